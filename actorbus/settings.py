@@ -1,0 +1,106 @@
+"""Every knob: its default, its environment variable (``ACTORBUS_`` and the name), its meaning."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from actorbus.errors import InvalidSettings, did_you_mean
+
+_PREFIX: Final = "ACTORBUS_"
+_NOT_SETTINGS: Final = frozenset({"ACTORBUS_AUDIT"})
+"""Variables that belong to the command line, not to a node."""
+
+
+class Settings(BaseSettings):
+    """The settings of a node. Times are in seconds, sizes in bytes.
+
+    Arguments win over environment variables, those over defaults.
+
+    Raises:
+        InvalidSettings: a value or a name that cannot be meant.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
+
+    ask_timeout: float = Field(30.0, gt=0, description="How long an ask waits for its reply.")
+    send_timeout: float = Field(
+        30.0, ge=0, description="How long a send waits for room in a full mailbox."
+    )
+    drain_timeout: float = Field(
+        30.0, ge=0, description="How long leaving a node waits for the work under way."
+    )
+    stop_timeout: float = Field(
+        10.0, ge=0, description="How long stopping waits for handlers to return."
+    )
+    pool_threads: int = Field(256, ge=1, description="The most threads the pool may have.")
+    pool_core: int = Field(2, ge=1, description="Threads the pool keeps however idle it is.")
+    pool_grow_after: float = Field(
+        0.010, gt=0, description="All threads held this long while agents wait: the pool doubles."
+    )
+    pool_shrink_after: float = Field(10.0, gt=0, description="An idle extra thread ends after.")
+    turn_messages: int = Field(32, ge=1, description="Messages an agent handles in one turn.")
+    turn_seconds: float = Field(0.005, gt=0, description="And the time a turn may take.")
+    slow_handler: float = Field(1.0, gt=0, description="A handler that takes longer is reported.")
+    mailbox_capacity: int = Field(
+        10_000, ge=1, description="Messages that may wait, where an agent does not say."
+    )
+    payload_limit: int = Field(1 << 20, ge=1, description="The largest payload, encoded.")
+    check_payloads: bool = Field(
+        False, description="Hold in-memory payloads to the limit and the codec too."
+    )
+    history_size: int = Field(10_000, ge=0, description="Endings the history ring keeps.")
+    history_payloads: bool = Field(False, description="Whether the ring keeps payloads too.")
+    dead_letter_capacity: int = Field(10_000, ge=1, description="Dead letters that are kept.")
+    delayed_capacity: int = Field(100_000, ge=1, description="Delayed messages that may wait.")
+    beat: float = Field(2.0, gt=0, description="A node's heartbeat.")
+    suspect_after: float = Field(5.0, gt=0, description="A silent node is suspect after.")
+    dead_after: float = Field(10.0, gt=0, description="And dead after.")
+    context_history: int = Field(100, ge=1, description="Versions kept of a context key.")
+    context_log: int = Field(10_000, ge=1, description="Commits kept of a namespace.")
+    watch_backlog: int = Field(
+        10_000, ge=1, description="Changes a watcher may be behind before it is told it lagged."
+    )
+    tenant: str = Field("default", description="The tenant this node's history belongs to.")
+    project: str = Field("default", description="The project this node's history belongs to.")
+    audit_ring: int = Field(100_000, ge=1, description="Records that may wait to be written.")
+    audit_ring_bytes: int = Field(64 << 20, ge=1, description="And the bytes they may take.")
+    audit_batch: int = Field(500, ge=1, description="Records written in one transaction.")
+    audit_interval: float = Field(0.05, gt=0, description="The longest a record waits for others.")
+
+    def __init__(self, **values: Any) -> None:
+        _check_environment(type(self))
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise InvalidSettings(_sentence(error, type(self))) from None
+
+    def model_post_init(self, context: object) -> None:
+        if not self.beat < self.suspect_after < self.dead_after:
+            raise InvalidSettings(
+                f"beat ({self.beat}) < suspect_after ({self.suspect_after})"
+                f" < dead_after ({self.dead_after}) must hold, or live nodes look dead"
+            )
+
+
+def _check_environment(cls: type[Settings]) -> None:
+    known = {f"{_PREFIX}{name.upper()}" for name in cls.model_fields} | _NOT_SETTINGS
+    for name in os.environ:
+        if name.upper().startswith(_PREFIX) and name.upper() not in known:
+            raise InvalidSettings(
+                f"the environment variable {name} is no setting.{did_you_mean(name, known)}"
+            )
+
+
+def _sentence(error: ValidationError, cls: type[Settings]) -> str:
+    parts = []
+    for problem in error.errors(include_input=False, include_url=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            parts.append(f"no setting {name!r}.{did_you_mean(name, cls.model_fields)}")
+        else:
+            parts.append(f"{name}: {problem['msg']}")
+    return "; ".join(parts)

@@ -1,0 +1,264 @@
+"""Every event that actorbus emits, with its fields. Parts emit, observability listens.
+
+A part holds a ``Telemetry`` and asks ``if telemetry.active:`` before it builds an event, so a
+node to which nobody listens pays one look-up a message. Nothing here formats, counts or
+writes: ``observability/`` does.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actorbus.message import Ending, Message
+
+Level = Literal["debug", "info", "warning", "error"]
+
+_log = logging.getLogger("actorbus.telemetry")
+
+
+@dataclass(slots=True)
+class Event:
+    """Something that happened. ``level`` is how loud a log says it."""
+
+    level: ClassVar[Level] = "debug"
+
+
+@dataclass(slots=True)
+class NodeStarted(Event):
+    level: ClassVar[Level] = "info"
+    node: str
+    bus: str
+
+
+@dataclass(slots=True)
+class NodeStopped(Event):
+    level: ClassVar[Level] = "info"
+    node: str
+    left_behind: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class AgentStarted(Event):
+    agent: str
+    agent_type: str
+
+
+@dataclass(slots=True)
+class AgentEnded(Event):
+    """An agent stopped; `reason` says why."""
+
+    agent: str
+    reason: str
+
+
+@dataclass(slots=True)
+class AgentRestarting(Event):
+    """An agent failed and gets a new instance after `delay` seconds."""
+
+    level: ClassVar[Level] = "warning"
+    agent: str
+    error: BaseException
+    attempt: int
+    delay: float
+
+
+@dataclass(slots=True)
+class AgentResumed(Event):
+    """An agent failed and goes on with the state it has."""
+
+    level: ClassVar[Level] = "warning"
+    agent: str
+    error: BaseException
+
+
+@dataclass(slots=True)
+class AgentParked(Event):
+    """An agent failed too often; its mailbox waits for ``unpark``."""
+
+    level: ClassVar[Level] = "error"
+    agent: str
+    error: BaseException | None
+
+
+@dataclass(slots=True)
+class AgentUnparked(Event):
+    level: ClassVar[Level] = "info"
+    agent: str
+
+
+@dataclass(slots=True)
+class HookFailed(Event):
+    """A hook of an agent (`on_stop`, `on_failure`, ...) raised."""
+
+    level: ClassVar[Level] = "error"
+    agent: str
+    hook: str
+    error: BaseException
+
+
+@dataclass(slots=True)
+class MessageSent(Event):
+    """A message was accepted; `copies` is how many mailboxes took it."""
+
+    message: Message[Any]
+    copies: int
+
+
+@dataclass(slots=True)
+class MessageEnded(Event):
+    """A delivery ended, well or not; `message` still has the payload."""
+
+    ending: Ending
+    message: Message[Any]
+
+
+@dataclass(slots=True)
+class MessageRetried(Event):
+    """A handler raised and the message is tried again after `delay` seconds."""
+
+    level: ClassVar[Level] = "warning"
+    agent: str
+    message: Message[Any]
+    error: BaseException
+    delay: float
+
+
+@dataclass(slots=True)
+class DeadLettered(Event):
+    level: ClassVar[Level] = "warning"
+    message: Message[Any]
+    recipient: str | None
+    reason: str
+    error: str | None
+
+
+@dataclass(slots=True)
+class DeadLetterForgotten(Event):
+    """The dead letters were at their capacity and the oldest was dropped."""
+
+    level: ClassVar[Level] = "warning"
+    message: Message[Any]
+    recipient: str | None
+    reason: str
+
+
+@dataclass(slots=True)
+class ReplyUnclaimed(Event):
+    """An ask failed and nobody fetched its error."""
+
+    level: ClassVar[Level] = "warning"
+    recipient: str
+    error: BaseException
+
+
+@dataclass(slots=True)
+class SlowHandler(Event):
+    """A handler held its thread, or the event loop, for `seconds` so far."""
+
+    level: ClassVar[Level] = "warning"
+    agent: str
+    seconds: float
+
+
+@dataclass(slots=True)
+class PoolResized(Event):
+    threads: int
+    blocked: int
+
+
+@dataclass(slots=True)
+class MemberChanged(Event):
+    """The registry saw an agent's or node's status change."""
+
+    level: ClassVar[Level] = "info"
+    name: str
+    status: str
+    node: str
+
+
+@dataclass(slots=True)
+class WatcherFailed(Event):
+    """A watch callback raised; the watch goes on."""
+
+    level: ClassVar[Level] = "error"
+    watch: str
+    error: BaseException
+
+
+@dataclass(slots=True)
+class WatcherLagged(Event):
+    """A watcher was too far behind and skipped `count` changes, which it was told."""
+
+    level: ClassVar[Level] = "warning"
+    watch: str
+    count: int
+
+
+@dataclass(slots=True)
+class TimerFailed(Event):
+    level: ClassVar[Level] = "error"
+    error: BaseException
+
+
+@dataclass(slots=True)
+class ModuleBroken(Event):
+    """The loader could not use a module and went on without it."""
+
+    level: ClassVar[Level] = "error"
+    path: str
+    line: int | None
+    error: str
+
+
+@dataclass(slots=True)
+class AuditStalled(Event):
+    """History cannot be written; `waiting` records wait in memory."""
+
+    level: ClassVar[Level] = "error"
+    error: str
+    waiting: int
+
+
+@dataclass(slots=True)
+class AuditResumed(Event):
+    level: ClassVar[Level] = "info"
+    written: int
+
+
+class Telemetry:
+    """Hands events to whoever listens. One per node."""
+
+    __slots__ = ("_listeners", "active")
+
+    active: bool
+    """Whether anybody listens; look here before you build an event."""
+
+    def __init__(self) -> None:
+        self._listeners: tuple[Callable[[Event], None], ...] = ()
+        self.active = False
+
+    def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Call `listener` with every event, on the thread that emits it. Returns the way out.
+
+        A listener must be quick and must not raise; one that raises is logged and kept.
+        """
+        self._listeners = (*self._listeners, listener)
+        self.active = True
+
+        def stop_listening() -> None:
+            self._listeners = tuple(one for one in self._listeners if one is not listener)
+            self.active = bool(self._listeners)
+
+        return stop_listening
+
+    def emit(self, event: Event) -> None:
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - a listener must not hurt what it listens to
+                _log.exception("telemetry listener %r failed", listener)
