@@ -1,0 +1,1 @@
+"""How fast actorbus is, beside plain baselines: ``python -m benchmarks --help``."""
