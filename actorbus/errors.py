@@ -6,6 +6,7 @@
     ├── BusError                 moving messages
     │   ├── UnknownRecipient     nobody has that name
     │   ├── NoProvider           nobody offers that capability
+    │   ├── UnknownMessage       no message with that id is kept
     │   ├── MailboxFull          the recipient's mailbox is at its capacity
     │   ├── MessageExpired       the message's time was up before it could be sent
     │   ├── PayloadTooLarge      more bytes than the limit
@@ -26,12 +27,14 @@
     │   ├── DeadlockDetected     the wait could never end
     │   ├── PoolExhausted        no thread left to wait on
     │   ├── OwnerLost            the agent's node died in mid-ask
-    │   ├── NameTaken            the name belongs to another agent
+    │   ├── NameTaken            the name belongs to another agent, or node
     │   ├── NotDrained           work left when the time to drain was up
     │   ├── NotStopped           handlers that did not return when the node stopped
     │   └── InvalidHandler       an agent class that cannot work
     ├── ContextError             shared state
     │   ├── VersionConflict      somebody else wrote first
+    │   ├── VersionNotKept       a version too old, or one that never was
+    │   ├── InvalidOperation     a read or write that cannot be meant
     │   └── AccessDenied         a private namespace of somebody else
     ├── PersistenceError         message history
     │   └── AuditUnavailable     the history database cannot be used
@@ -85,13 +88,22 @@ class UnknownRecipient(BusError):
 class NoProvider(BusError):
     """Nobody who runs offers that capability."""
 
-    def __init__(self, capability: str, offered: Iterable[str] = ()) -> None:
+    def __init__(
+        self, capability: str, offered: Iterable[str] = (), lost: Iterable[str] = ()
+    ) -> None:
         known = list(offered)
+        self.lost = tuple(sorted(lost))
+        """Agents that offered it and have stopped or died."""
         super().__init__(
             f"no agent offers {capability!r}.{did_you_mean(capability, known)}"
             f" Offered: {listed(known)}."
+            f"{f' Stopped or dead: {listed(self.lost)}.' if self.lost else ''}"
         )
         self.capability = capability
+
+
+class UnknownMessage(BusError):
+    """No message with that id is kept here."""
 
 
 class MailboxFull(BusError):
@@ -261,11 +273,11 @@ class OwnerLost(ActorError):
 
 
 class NameTaken(ActorError):
-    """The name belongs to another agent."""
+    """The name belongs to another agent, or to another node."""
 
-    def __init__(self, name: str, owner: str = "") -> None:
+    def __init__(self, name: str, owner: str = "", what: str = "agent") -> None:
         where = f" on node {owner!r}" if owner else ""
-        super().__init__(f"the name {name!r} belongs to a running agent{where}; choose another")
+        super().__init__(f"the name {name!r} belongs to a running {what}{where}; choose another")
         self.name = name
 
 
@@ -305,6 +317,22 @@ class VersionConflict(ContextError):
         self.key = key
         self.expected = expected
         self.current = current
+
+
+class VersionNotKept(ContextError):
+    """That version of a key is not there any more, or never was. ``kept`` names those that are."""
+
+    def __init__(self, namespace: str, key: str, version: int, kept: Sequence[int]) -> None:
+        span = f"versions {kept[0]} to {kept[-1]}" if kept else "no version"
+        super().__init__(f"{namespace}:{key} keeps {span}, not version {version}")
+        self.namespace = namespace
+        self.key = key
+        self.version = version
+        self.kept = tuple(kept)
+
+
+class InvalidOperation(ContextError):
+    """A read or write of shared state that cannot be meant."""
 
 
 class AccessDenied(ContextError):
