@@ -116,7 +116,7 @@ def actorbus_agent(countdown: Countdown) -> Iterator[Send]:
 
     class Counter(Agent):
         @handles
-        def take(self, job: dict) -> None:  # type: ignore[type-arg]
+        def take(self, job: Payload) -> None:
             countdown.count()
 
     with Node() as node:

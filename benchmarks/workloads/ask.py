@@ -52,7 +52,7 @@ def ask_actorbus(n: int) -> Sample:
 
     class Echo(Agent):
         @handles
-        def answer(self, request: dict) -> dict:  # type: ignore[type-arg]
+        def answer(self, request: Payload) -> Payload:
             return request
 
     with Node() as node:

@@ -48,7 +48,7 @@ def await_actorbus(n: int) -> Sample:
 
     class Echo(Agent):
         @handles
-        async def answer(self, request: dict) -> dict:  # type: ignore[type-arg]
+        async def answer(self, request: Payload) -> Payload:
             return request
 
     class Asker(Agent):
@@ -57,7 +57,7 @@ def await_actorbus(n: int) -> Sample:
             self.echo = echo
 
         @handles
-        async def measure(self, times: int) -> dict:  # type: ignore[type-arg]
+        async def measure(self, times: int) -> dict[str, float]:
             return dict(await time_awaits(self.echo.ask, times))
 
     with Node() as node:

@@ -123,7 +123,7 @@ def over_actorbus(n: int) -> Sample:
             self.tally = tally
 
         @handles
-        def take(self, job: dict) -> None:  # type: ignore[type-arg]
+        def take(self, job: Payload) -> None:
             self.tally.count()
 
     done = threading.Semaphore(0)

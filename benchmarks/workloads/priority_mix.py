@@ -98,7 +98,7 @@ def over_actorbus(n: int) -> Sample:
 
     class Receiver(Agent):
         @handles
-        def take(self, job: dict) -> None:  # type: ignore[type-arg]
+        def take(self, job: Payload) -> None:
             waits.take(job)
 
     with Node() as node:

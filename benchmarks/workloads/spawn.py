@@ -65,7 +65,7 @@ def spawn_actorbus(n: int) -> Sample:
 
     class Idle(Agent):
         @handles
-        def take(self, job: dict) -> None: ...  # type: ignore[type-arg]
+        def take(self, job: Payload) -> None: ...
 
     with Node() as node:
         return clock_spawns(lambda: node.spawn(Idle), n)
