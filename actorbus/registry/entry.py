@@ -109,14 +109,13 @@ def capability_names(capabilities: object) -> tuple[str, ...]:
     """
     if not isinstance(capabilities, tuple):
         raise InvalidName("capabilities", capabilities, "write a tuple, as in ('count-words',)")
-    names = tuple(
-        [
-            check_name("a capability", one.name if isinstance(one, Capability) else one)
-            for one in capabilities
-        ]
-    )
+    plain = True
+    for one in capabilities:
+        if isinstance(one, Capability):
+            plain, one = False, one.name
+        check_name("a capability", one)
     # Agents of one class share their tuple: a copy would cost each of them its own.
-    return capabilities if names == capabilities else names
+    return capabilities if plain else tuple([str(one) for one in capabilities])
 
 
 @dataclass(slots=True, eq=False)
