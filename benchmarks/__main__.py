@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raw = report.as_json(facts, chosen, measurements, kinds)
         options.json.write_text(json.dumps(raw, indent=1) + "\n")
     if interrupted:
-        print(f"interrupted after {len(measurements)} of {len(jobs)}", file=sys.stderr)
+        print(f"\ninterrupted after {len(measurements)} of {len(jobs)}", file=sys.stderr)
         return _INTERRUPTED
     return int(any(one.error is not None for one in measurements))
 

@@ -29,6 +29,7 @@ _STYLES: Final = {
     Verdict.NOT_MET: "bold red",
     Verdict.NOT_MEASURED: "dim",
 }
+_SMALLEST_RATIO: Final = 0.01
 _LOUD: Final = 0.3
 """Cores of other work above which a measurement is named as disturbed."""
 
@@ -115,11 +116,24 @@ def _machine_line(machine: Machine) -> Text:
     )
 
 
+def _plain_table(title: str) -> Table:
+    """Narrow enough for a terminal of 80 columns."""
+    return Table(
+        title=f"\n{title}",
+        title_justify="left",
+        title_style="italic",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0, 0, 1),
+        show_edge=False,
+        pad_edge=False,
+    )
+
+
 def _table(
     workload: Workload, metric: Metric, summaries: Summaries, kinds: Sequence[Cores]
 ) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False, pad_edge=False)
-    table.add_column(f"{metric.name}, {metric.unit}", no_wrap=True)
+    table = _plain_table(f"{metric.name}, {metric.unit}")
+    table.add_column("", no_wrap=True)
     for cores in kinds:
         table.add_column(cores, justify="right", no_wrap=True)
         table.add_column("min..max", justify="right", no_wrap=True, style="dim")
@@ -142,21 +156,23 @@ def _cells(
             yield from ("", "", "")
         else:
             yield short(figure.median)
-            yield f"{short(figure.low)}..{short(figure.high)}"
+            yield f"{short(figure.low)}..{short(figure.high)}" if figure.count > 1 else ""
             yield _ratio(figure, base)
 
 
 def _ratio(figure: Summary, base: Summary | None) -> str:
-    return f"{short(figure.median / base.median)}x" if base and base.median else ""
+    if base is None or not base.median:
+        return ""
+    ratio = figure.median / base.median
+    return f"{short(ratio)}x" if ratio >= _SMALLEST_RATIO else f"<{_SMALLEST_RATIO}x"
 
 
 def _goals(judged: Sequence[Judged]) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False, pad_edge=False, title="\nGoals"
-    )
-    for name in ("workload", "figure", "on"):
-        table.add_column(name)
-    for name in ("measured", "must", "aim"):
+    table = _plain_table("goals")
+    table.add_column("workload", no_wrap=True)
+    table.add_column("figure", overflow="fold")
+    table.add_column("on", no_wrap=True)
+    for name in ("is", "must", "aim"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for one in judged:

@@ -17,7 +17,7 @@ Run = Callable[[int], Sample]
 class Cores(StrEnum):
     """What a measurement may run on. Which of the two decides more than most code does."""
 
-    FREE = "free cores"
+    FREE = "free"
     ONE = "one core"
 
 

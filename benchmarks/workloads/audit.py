@@ -28,8 +28,8 @@ RATE = Metric("rate", "messages/s")
 SENDER = Metric("sender", "us a message")
 CPU = Metric("cpu", "us a message")
 
-_OFF: Final = "actorbus, audit off"
-_ON: Final = "actorbus, audit on"
+_OFF: Final = "actorbus, no audit"
+_ON: Final = "actorbus, audit"
 
 _COLUMNS: Final = (
     "id",

@@ -112,7 +112,7 @@ WORKLOAD = Workload(
     metrics=(RATE, URGENT_WAIT, NORMAL_WAIT, LOW_WAIT),
     cases=(
         Case("PriorityQueue", over_priority_queue, _N),
-        Case("pykka, no priorities", over_pykka, _N),
+        Case("pykka, one line", over_pykka, _N),
         Case("actorbus", over_actorbus, _N),
     ),
     baseline="PriorityQueue",
