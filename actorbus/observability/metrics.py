@@ -1,7 +1,7 @@
 """What a node counts and times, for Prometheus.
 
 Events are tallied in plain numbers under one lock, and become Prometheus' families only when
-somebody looks. That costs half of what a kept counter and two kept histograms of the client
+somebody looks. That costs under half of what a kept counter and two kept histograms of the client
 library do, and it brings no ``_created`` series, which that library can only turn off for the
 whole process. prometheus-client is imported when a ``Metrics`` is made.
 
@@ -235,8 +235,8 @@ class Metrics:
         """For the registry: the figures as they stand."""
         depth = self._queue_depth()
         with self._lock:
-            ended = {("messages", *key): float(ends.count) for key, ends in self._ends.items()}
-            counts = {**self._counts, **ended}
+            counts: dict[tuple[str, ...], float] = dict(self._counts)
+            counts.update({("messages", *key): ends.count for key, ends in self._ends.items()})
             gauges = dict(self._gauges)
             times = {key: one.copy() for key, one in self._times.items()}
         return _families(self._node, counts, gauges, times, depth)
