@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
@@ -90,6 +89,8 @@ class AsyncContext:
         await self._do(self._context.revoke, agent)
 
     async def _do(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        if self._blocks:
-            return await asyncio.to_thread(call, *args, **kwargs)
-        return call(*args, **kwargs)
+        if not self._blocks:
+            return call(*args, **kwargs)
+        import asyncio  # slow, and whoever awaits has it already
+
+        return await asyncio.to_thread(call, *args, **kwargs)

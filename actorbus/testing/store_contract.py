@@ -441,6 +441,13 @@ class StoreContract:
         with pytest.raises(AccessDenied):
             store.grant("agent/editor", "third", "read", principal)
 
+    @pytest.mark.parametrize("principal", ["reader", None])
+    def test_nobody_grants_what_is_open_to_everyone(self, principal: str | None) -> None:
+        store = self.open()
+
+        with pytest.raises(AccessDenied):
+            store.grant("global", "third", "read", principal)
+
     def test_increments_from_many_threads_all_count(self) -> None:
         store = self.open()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from .conftest import WatchThread
 
 News = Change | Lagged
+
+
+class Ears:
+    """Something that listens, and that a weak reference can point at."""
+
+    def hear(self, news: News) -> None: ...
 
 
 def test_a_watch_tells_of_later_changes_in_order(
@@ -202,6 +210,17 @@ def test_a_cancelled_watch_tells_nothing_more_even_of_what_waits(
 
     assert heard == []
     assert not watch_thread.posted
+
+
+def test_a_cancelled_watch_is_let_go_of(context: Context) -> None:
+    heard = Ears()
+    gone = weakref.ref(heard)
+    context.watch("", heard.hear).cancel()
+
+    del heard
+    gc.collect()
+
+    assert gone() is None
 
 
 def test_a_callback_may_cancel_its_own_watch(context: Context, watch_thread: WatchThread) -> None:

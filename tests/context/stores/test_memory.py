@@ -61,6 +61,18 @@ def test_an_expired_key_is_absent_even_while_the_timer_is_late() -> None:
     assert rings == [1]
 
 
+def test_every_expiry_rings_at_its_own_time_though_nobody_reads() -> None:
+    clock = ManualClock(start=0.0)
+    store = MemoryStore(clock)
+    rings: list[float] = []
+    write(store, Set("later", 1, ttl=20), Set("first", 1, ttl=5), Set("second", 1, ttl=10))
+    store.listen("global", lambda: rings.append(clock.now()), None)
+
+    clock.advance(60)
+
+    assert rings == [5, 10, 20]
+
+
 def test_an_expiry_is_stamped_with_the_time_it_was_due() -> None:
     clock = ClockWithoutTimers()
     store = MemoryStore(clock)
@@ -78,11 +90,12 @@ def test_a_lease_that_is_renewed_for_ever_leaves_nothing_behind() -> None:
     for _ in range(1_000):
         put(store, "lease", "mine", ttl=3_600)
         clock.advance(1)
+    expiries_kept = len(store._spaces["global"]._expiries)
     clock.advance(3_600)
 
+    assert expiries_kept < 100
     assert store.read("global", "lease", None) is None
     assert clock.next_due() is None
-    assert size_of(store, "_expiries") < 100
 
 
 def test_a_key_that_is_long_gone_keeps_no_value() -> None:
@@ -132,10 +145,6 @@ def test_the_system_clock_makes_keys_expire() -> None:
 
     assert in_time
     assert store.read("global", "k", None) is None
-
-
-def size_of(store: MemoryStore, part: str) -> int:
-    return len(getattr(store._spaces["global"], part))
 
 
 KEYS = ("a", "b", "b/c")
