@@ -1,0 +1,523 @@
+"""Writes message history behind the bus: a bounded ring, one writer thread, batches.
+
+Senders only append. ``sent`` keeps the Message itself (a payload is read-only after sending)
+and the writer turns it into rows, so the sender pays one length check and one append. The
+writer takes all that waits at once: a message and its ending that wait together become one
+row, an ending that comes later becomes an event. Then it writes in transactions of
+``audit_batch`` rows.
+
+Nothing is dropped. When the ring is full, senders wait until it is half empty: letting them in
+one by one would have them fight the writer for Python's lock at every row. When the database
+fails, the batch in hand is tried again until it is written, with a pause that doubles; whoever
+listens gets ``AuditStalled`` and ``AuditResumed``. What is in memory when the process dies is
+lost: at most what was sent in the last ``audit_interval`` while the database keeps up. A
+``strict`` recorder returns from ``sent`` only once the message is committed.
+
+The interval and the pauses are node time. ``flush``, ``close`` and a sender that waits for
+room count real seconds: they wait for a disk, perhaps on the very thread that turns the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from sqlalchemy.exc import DataError, InterfaceError, ProgrammingError
+
+from actorbus.errors import AuditUnavailable
+from actorbus.message import IdSource, Message, MessageKind, format_id
+from actorbus.persistence.database import Database
+from actorbus.persistence.rows import Outcome, Rows, project_key
+from actorbus.telemetry import AuditResumed, AuditStalled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+    from actorbus.clock import Clock
+    from actorbus.message import MessageId, Reason, Status
+    from actorbus.settings import Settings
+    from actorbus.telemetry import Telemetry
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 5.0
+_TO_MANY: Final = frozenset({MessageKind.BROADCAST, MessageKind.EVENT})
+
+_UNWRITABLE: Final = (DataError, InterfaceError, ProgrammingError, ValueError, OverflowError)
+"""What a database says to a value that it has no room for."""
+
+Pair: TypeAlias = "tuple[Message[Any], Outcome | None]"
+Happening: TypeAlias = "tuple[MessageId, Outcome]"
+
+
+class _Ticket:
+    """A message whose sender waits until it is committed."""
+
+    __slots__ = ("committed", "message")
+
+    def __init__(self, message: Message[Any]) -> None:
+        self.message = message
+        self.committed: Future[None] = Future()
+
+    def begin(self) -> bool:
+        """Whether its sender still waits; from then on it must hear how it went."""
+        return not self.committed.done() and self.committed.set_running_or_notify_cancel()
+
+    def refuse(self, why: str) -> None:
+        self.committed.set_exception(
+            AuditUnavailable(f"the message was not sent, because of its record: {why}")
+        )
+
+
+class Recorder:
+    """Keeps the history of one node. Safe from any thread.
+
+    Raises:
+        AuditUnavailable: the URL means no database that we know.
+    """
+
+    def __init__(
+        self,
+        database: Database | str,
+        *,
+        telemetry: Telemetry,
+        settings: Settings,
+        node: str,
+        clock: Clock,
+        tenant: str | None = None,
+        project: str | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.database = (
+            Database(database, durable=strict) if isinstance(database, str) else database
+        )
+        self.strict = strict
+        self.tenant = settings.tenant if tenant is None else tenant
+        self.project = settings.project if project is None else project
+        self._telemetry = telemetry
+        self._settings = settings
+        self._node = node
+        self._clock = clock
+        self._ids = IdSource()
+        self._limit = settings.audit_ring
+        self._ring: deque[Message[Any] | Outcome | _Ticket] = deque()
+        self._room = self._limit
+        """How long the ring may get before a sender has to wait."""
+        self._asleep = False
+        """Whether the writer waits for the first record, and wants to be woken."""
+        # What follows changes under this condition only.
+        self._changed = threading.Condition()
+        self._in_flight = 0
+        self._shut = False
+        self._hurried = False
+        self._closing = False
+        self._abandoned = False
+        self._gone = False
+        self._problem: str | None = None
+        self._marks: list[threading.Event] = []
+        self._thread: threading.Thread | None = None
+        # The writer's own.
+        self._connection: Connection | None = None
+        self._rows: Rows | None = None
+
+    # -- the bus calls these
+
+    def sent(self, message: Message[Any]) -> None:
+        """Keep the record of a message that is about to be accepted.
+
+        Waits up to ``send_timeout`` while the ring is full; on an event loop not at all once
+        the database fails. A later attempt at a message adds no second row.
+
+        Raises:
+            AuditUnavailable: there was no room in time, the recorder is closed, or (strict)
+                the record could not be committed. The message must not be delivered.
+        """
+        ring = self._ring
+        if len(ring) >= self._room and not self._wait_for_room():
+            raise AuditUnavailable(self._why_no_room())
+        if self.strict:
+            self._commit_one(message)
+            return
+        ring.append(message)
+        if self._asleep:
+            self._wake()
+
+    def ended(
+        self,
+        message: Message[Any],
+        recipient: str | None,
+        status: Status,
+        reason: Reason | None,
+        error: str | None,
+        started_at: float | None,
+        ended_at: float,
+    ) -> None:
+        """Keep how a delivery ended.
+
+        This slows its caller down while the writer is behind, and never refuses: there are no
+        more endings to come than deliveries under way, and mailboxes bound those.
+        """
+        ring = self._ring
+        if len(ring) >= self._room and self._problem is None:
+            self._wait_for_room()
+        ring.append((message, recipient, status, reason, error, started_at, ended_at))
+        if self._asleep:
+            self._wake()
+        elif self._closing:
+            self._check_too_late(message)
+
+    # -- life
+
+    def start(self) -> None:
+        """Open the database, bring its schema up to date, start the writer. Idempotent.
+
+        Raises:
+            AuditUnavailable: the database cannot be used; the error says what would do.
+        """
+        if self._thread is not None or self._closing:
+            return
+        self.database.upgrade()
+        self._thread = threading.Thread(target=self._run, name="actorbus-recorder", daemon=True)
+        self._thread.start()
+
+    def flush(self, timeout: float) -> None:
+        """Wait at most `timeout` real seconds until all that was recorded so far is written.
+
+        Raises:
+            AuditUnavailable: it was not.
+        """
+        if self._finished() and not self._waiting():
+            return
+        written = threading.Event()
+        with self._changed:
+            self._marks.append(written)
+        self._hurry()
+        if not written.wait(timeout):
+            raise AuditUnavailable(self._left_over(f"after {timeout:.3g} s"))
+
+    def close(self, timeout: float) -> None:
+        """Write what waits, for at most `timeout` real seconds, and stop. Idempotent.
+
+        Raises:
+            AuditUnavailable: records were left; the error says how many and why.
+        """
+        with self._changed:
+            self._closing = True
+            self._room = 0
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+            with self._changed:
+                self._abandoned = True
+                self._changed.notify_all()
+        if self._waiting():
+            raise AuditUnavailable(self._left_over("when the node stopped"))
+
+    # -- senders
+
+    def _wait_for_room(self) -> bool:
+        """Wait until the ring has room; False if it did not in time."""
+        deadline = time.monotonic() + self._settings.send_timeout
+        patient = not _on_a_loop()
+        with self._changed:
+            while not self._closing and len(self._ring) >= self._room:
+                left = deadline - time.monotonic()
+                if left <= 0 or not (patient or self._problem is None):
+                    return False
+                if not self._shut:  # others may have taken the room that this one waited for
+                    self._shut = True
+                    self._room = 0
+                    self._hurried = self._hurried or self._problem is None
+                    self._changed.notify_all()
+                self._changed.wait(left)
+            return not self._closing
+
+    def _commit_one(self, message: Message[Any]) -> None:
+        ticket = _Ticket(message)
+        self._ring.append(ticket)
+        self._hurry()
+        try:
+            ticket.committed.result(self._settings.send_timeout)
+        except TimeoutError:
+            doubt = "" if ticket.committed.cancel() else "; it may yet be written"
+            raise AuditUnavailable(
+                f"{self.database.shown} did not take the record of {format_id(message.id)}"
+                f" within {self._settings.send_timeout:.3g} s, so it was not sent{doubt}"
+            ) from None
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._asleep = False
+            self._changed.notify_all()
+
+    def _hurry(self) -> None:
+        with self._changed:
+            self._hurried = True
+            self._changed.notify_all()
+
+    def _waiting(self) -> int:
+        return len(self._ring) + self._in_flight
+
+    def _finished(self) -> bool:
+        return self._thread is None or not self._thread.is_alive()
+
+    def _why_no_room(self) -> str:
+        if self._closing:
+            return "the history is closed: its node has stopped"
+        return self._left_over(
+            f"and a send waited {self._settings.send_timeout:.3g} s"
+            if self._problem is None
+            else "and a send cannot wait longer"
+        )
+
+    def _left_over(self, when: str) -> str:
+        why = self._problem or "the writer is behind"
+        return f"{self._waiting():,} records of history were not written {when}: {why}"
+
+    def _check_too_late(self, message: Message[Any]) -> None:
+        """Say so, where a handler outlived its node and the writer is gone already."""
+        with self._changed:
+            late = self._gone and len(self._ring) > 0
+        if late and self._telemetry.active:
+            what = f"the history was closed before {format_id(message.id)} ended"
+            self._telemetry.emit(AuditStalled(what, self._waiting()))
+
+    # -- the writer
+
+    def _run(self) -> None:
+        while (taken := self._next()) is not None:
+            window, marks = taken
+            if not self._write_all(window):
+                break
+            for mark in marks:
+                mark.set()
+        self._disconnect()
+
+    def _next(self) -> tuple[list[Any], list[threading.Event]] | None:
+        """Wait for records and a little for company; None once all is written and closed."""
+        with self._changed:
+            self._wait_for_first()
+            if self._closing and not self._ring and not self._marks:
+                self._gone = True
+                return None
+            if not self._urgent():
+                self._pause(self._settings.audit_interval)
+            self._hurried = False
+            count = len(self._ring)
+            window = [self._ring.popleft() for _ in range(count)]
+            marks, self._marks = self._marks, []
+            self._in_flight = count
+            self._make_room()
+            return window, marks
+
+    def _urgent(self) -> bool:
+        """Whether somebody waits for what is in the ring. The condition is held."""
+        return bool(self._marks or self._shut) or (
+            self.strict and any(record.__class__ is _Ticket for record in self._ring.copy())
+        )
+
+    def _wait_for_first(self) -> None:
+        while not (self._ring or self._marks or self._closing):
+            self._asleep = True
+            # A sender looks at `_asleep` after it appended: one of the two sees the other.
+            if not self._ring:
+                self._changed.wait()
+            self._asleep = False
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless somebody is in a hurry. The condition is held."""
+        if self._hurried or self._closing:
+            return
+        timer = self._clock.call_at(self._clock.now() + seconds, self._hurry)
+        self._changed.wait_for(lambda: self._hurried or self._closing)
+        timer.cancel()
+
+    def _write_all(self, window: Sequence[Any]) -> bool:
+        """Write a window, batch by batch; False if the recorder was told to give up."""
+        pairs, happenings, tickets = self._sorted(window)
+        size = self._settings.audit_batch
+        for start in range(0, len(pairs), size):
+            batch = pairs[start : start + size]
+            waiting = [tickets[one.id] for one, _ in batch if one.id in tickets] if tickets else []
+            if not self._write(batch, (), waiting):
+                return False
+            self._settle(len(batch) + sum(outcome is not None for _, outcome in batch))
+        for start in range(0, len(happenings), size):
+            events = happenings[start : start + size]
+            if not self._write((), events, ()):
+                return False
+            self._settle(len(events))
+        self._settle(self._in_flight)
+        return True
+
+    def _sorted(
+        self, window: Sequence[Any]
+    ) -> tuple[list[Pair], list[Happening], dict[MessageId, _Ticket]]:
+        """Messages, each with its ending if that is in the window too; other endings."""
+        messages: dict[MessageId, Message[Any]] = {}
+        tickets: dict[MessageId, _Ticket] = {}
+        endings: list[Outcome] = []
+        for record in window:
+            if record.__class__ is tuple:
+                endings.append(record)
+            elif record.__class__ is not _Ticket:
+                messages.setdefault(record.id, record)
+            elif record.begin():
+                messages[record.message.id] = record.message
+                tickets[record.message.id] = record
+        outcomes: dict[MessageId, Outcome] = {}
+        happenings: list[Happening] = []
+        now = self._clock.now()
+        for ending in endings:
+            message = ending[0]
+            key = message.id
+            whole = messages.get(key)
+            # A second attempt's row may exist already, and then its ending would go unwritten.
+            if (
+                whole is not None
+                and whole.attempt == 1
+                and key not in outcomes
+                and key not in tickets
+                and message.kind not in _TO_MANY
+            ):
+                outcomes[key] = ending
+            else:
+                happenings.append((self._ids.make(now), ending))
+        outcome_of = outcomes.get
+        return [(one, outcome_of(key)) for key, one in messages.items()], happenings, tickets
+
+    def _write(
+        self, pairs: Sequence[Pair], events: Sequence[Happening], tickets: Sequence[_Ticket]
+    ) -> bool:
+        """Commit one batch, however often it takes; False if told to give up."""
+        escaped = False
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                self._transact(pairs, events, escaped=escaped)
+            except Exception as error:  # noqa: BLE001 - whatever fails, the batch is kept
+                if isinstance(error, _UNWRITABLE) and not escaped:
+                    escaped = True
+                    continue
+                if tickets:
+                    pairs = self._refuse(pairs, tickets, error)
+                    tickets = ()
+                    if not pairs:
+                        self._stalled(error)
+                        return True
+                if not self._endure(error, pause):
+                    return False
+            else:
+                break
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        for ticket in tickets:
+            ticket.committed.set_result(None)
+        self._recovered(len(pairs) + len(events))
+        return True
+
+    def _transact(
+        self, pairs: Sequence[Pair], events: Sequence[Happening], *, escaped: bool
+    ) -> None:
+        try:
+            connection, rows = self._connected()
+            with self.database.writing(connection):
+                rows.write(connection, pairs, events, escaped=escaped)
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _connected(self) -> tuple[Connection, Rows]:
+        """The writer's connection, made anew after a failure: the file may be a new one."""
+        if self._connection is None or self._rows is None:
+            self.database.upgrade()
+            self._connection = self.database.connect()
+            with self.database.writing(self._connection):
+                tenant, project = project_key(
+                    self._connection,
+                    self.tenant,
+                    self.project,
+                    ids=self._ids,
+                    now=self._clock.now(),
+                )
+            self._rows = Rows(
+                self.database.dialect,
+                tenant=tenant,
+                project=project,
+                node=self._node,
+                batch=self._settings.audit_batch,
+            )
+        return self._connection, self._rows
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self.database.release(connection)
+
+    def _refuse(
+        self, pairs: Sequence[Pair], tickets: Sequence[_Ticket], error: Exception
+    ) -> list[Pair]:
+        """Fail the sends that wait for this batch; what is left of it."""
+        why = self.database.explain(error)
+        for ticket in tickets:
+            ticket.refuse(why)
+        refused = {ticket.message.id for ticket in tickets}
+        return [pair for pair in pairs if pair[0].id not in refused]
+
+    def _endure(self, error: Exception, pause: float) -> bool:
+        """Wait for a better moment; False if told to give up."""
+        self._stalled(error)
+        with self._changed:
+            self._pause(pause)
+            if self._closing:
+                self._changed.wait_for(lambda: self._abandoned, timeout=pause)
+            self._hurried = False
+            return not self._abandoned
+
+    def _stalled(self, error: Exception) -> None:
+        """Tell everybody who listens or waits that the database fails."""
+        first = self._problem is None
+        self._problem = self.database.explain(error)
+        if first and self._telemetry.active:
+            self._telemetry.emit(AuditStalled(self._problem, self._waiting()))
+        if self.strict:
+            for record in self._ring.copy():
+                if isinstance(record, _Ticket) and record.begin():
+                    record.refuse(self._problem)
+        with self._changed:
+            self._changed.notify_all()
+
+    def _recovered(self, written: int) -> None:
+        if self._problem is not None:
+            self._problem = None
+            if self._telemetry.active:
+                self._telemetry.emit(AuditResumed(written))
+
+    def _settle(self, records: int) -> None:
+        """Some of the records in flight are written."""
+        with self._changed:
+            self._in_flight = max(0, self._in_flight - records)
+            self._make_room()
+
+    def _make_room(self) -> None:
+        if self._closing:
+            return
+        if self._shut and len(self._ring) + self._in_flight > self._limit // 2:
+            return
+        self._room = self._limit - self._in_flight
+        if self._shut:
+            self._shut = False
+            self._changed.notify_all()
+
+
+def _on_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

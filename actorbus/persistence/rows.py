@@ -1,0 +1,239 @@
+"""From messages to rows, and the statements that write them.
+
+This is the writer's inner loop. Parameters are built in the form the driver takes, beside
+SQLAlchemy's types (``columns.py`` reads them back), and one INSERT carries many rows: SQLite
+lets go of Python's lock at every step of a statement, so a row a step would let a busy thread
+take the lock away 500 times a batch, 5 ms each. One step for many rows measured 90 times
+faster beside a busy thread, and no slower alone.
+
+Every statement does nothing where the key exists: a batch whose commit may or may not have
+happened is simply written again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from uuid import UUID
+
+from sqlalchemy import select
+
+from actorbus.message import Status
+from actorbus.persistence.columns import id_encoder, instant_encoder
+from actorbus.persistence.models import AgentMessage, MessageEvent, Project, Tenant
+from actorbus.persistence.payloads import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy import Connection
+
+    from actorbus.message import IdSource, Message, MessageId, Reason
+
+_MESSAGE_COLUMNS: Final = (
+    "tenant_id",
+    "id",
+    "project_id",
+    "node",
+    "run_id",
+    "kind",
+    "type",
+    "sender",
+    "recipient",
+    "topic",
+    "priority",
+    "payload",
+    "headers",
+    "correlation_id",
+    "causation_id",
+    "hops",
+    "created_at",
+    "deadline",
+    "status",
+    "reason",
+    "error",
+    "attempt",
+    "started_at",
+    "ended_at",
+)
+_EVENT_COLUMNS: Final = (
+    "tenant_id",
+    "id",
+    "message_id",
+    "node",
+    "recipient",
+    "status",
+    "reason",
+    "error",
+    "attempt",
+    "started_at",
+    "ended_at",
+)
+_MAX_PARAMETERS: Final = 32_766
+"""SQLite's limit a statement; PostgreSQL's is twice that."""
+_DRIVERS_OWN: Final = frozenset({int, bytes, type(None), UUID, datetime})
+_MAX_NAME: Final = 512
+"""Longer names of types are cut: an index entry must fit a page."""
+
+
+Outcome: TypeAlias = (
+    "tuple[Message[Any], str | None, Status, Reason | None, str | None, float | None, float]"
+)
+"""How a delivery ended, as the bus reported it: message, recipient, status, reason, error,
+started_at, ended_at. A plain tuple, because one is made for every message."""
+
+
+class Insert:
+    """One INSERT of up to `most` rows, and of every smaller power of two."""
+
+    def __init__(self, table: str, columns: Sequence[str], placeholder: str, most: int) -> None:
+        self.width = len(columns)
+        self.most = min(most, _MAX_PARAMETERS // self.width)
+        self._row = f"({', '.join([placeholder] * self.width)})"
+        self._head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "  # noqa: S608 - names from our models
+        self._texts: dict[int, str] = {}
+
+    def run(self, connection: Connection, values: list[Any]) -> None:
+        """Write rows whose values follow one another in `values`."""
+        width = self.width
+        start, rows = 0, len(values) // width
+        while rows:
+            size = self.most if rows >= self.most else 1 << (rows.bit_length() - 1)
+            end = start + size * width
+            connection.exec_driver_sql(self._text(size), tuple(values[start:end]))
+            start, rows = end, rows - size
+
+    def _text(self, size: int) -> str:
+        text = self._texts.get(size)
+        if text is None:
+            rows = ", ".join([self._row] * size)
+            text = self._texts[size] = f"{self._head}{rows} ON CONFLICT DO NOTHING"
+        return text
+
+
+def project_key(
+    connection: Connection, tenant: str, project: str, *, ids: IdSource, now: float
+) -> tuple[MessageId, MessageId]:
+    """The keys of a tenant and its project, whose rows are made where there are none."""
+    dialect = connection.dialect.name
+    to_id, moment = id_encoder(dialect), instant_encoder(dialect)(now)
+    placeholder = _placeholder(dialect)
+    tenants = Insert("tenants", ("id", "name", "created_at"), placeholder, 1)
+    tenants.run(connection, [to_id(ids.make(now)), tenant, moment])
+    tenant_id = connection.scalars(select(Tenant.id).where(Tenant.name == tenant)).one()
+    projects = Insert("projects", ("tenant_id", "id", "name", "created_at"), placeholder, 1)
+    projects.run(connection, [to_id(tenant_id), to_id(ids.make(now)), project, moment])
+    project_id = connection.scalars(
+        select(Project.id).where(Project.tenant_id == tenant_id, Project.name == project)
+    ).one()
+    return tenant_id, project_id
+
+
+class Rows:
+    """Makes and writes the rows of one node of one project."""
+
+    def __init__(
+        self, dialect: str, *, tenant: MessageId, project: MessageId, node: str, batch: int
+    ) -> None:
+        placeholder = _placeholder(dialect)
+        self._id = id_encoder(dialect)
+        self._instant = instant_encoder(dialect)
+        self._tenant = self._id(tenant)
+        self._project = self._id(project)
+        self._node = node
+        self._messages = Insert(AgentMessage.__tablename__, _MESSAGE_COLUMNS, placeholder, batch)
+        self._events = Insert(MessageEvent.__tablename__, _EVENT_COLUMNS, placeholder, batch)
+
+    def write(
+        self,
+        connection: Connection,
+        messages: Iterable[tuple[Message[Any], Outcome | None]],
+        events: Iterable[tuple[MessageId, Outcome]],
+        *,
+        escaped: bool = False,
+    ) -> None:
+        """Write in the transaction that is open.
+
+        `escaped` makes harmless what some database refuses in text: NULs, broken Unicode.
+        """
+        made = self._of_messages(messages), self._of_events(events)
+        of_messages, of_events = (_inert(made[0]), _inert(made[1])) if escaped else made
+        self._messages.run(connection, of_messages)
+        self._events.run(connection, of_events)
+
+    def _of_messages(self, messages: Iterable[tuple[Message[Any], Outcome | None]]) -> list[Any]:
+        to_id, to_instant = self._id, self._instant
+        tenant, project, node = self._tenant, self._project, self._node
+        values: list[Any] = []
+        add = values.extend
+        for message, outcome in messages:
+            causation, deadline, headers = message.causation_id, message.deadline, message.headers
+            if outcome is None:
+                ending = (Status.ACCEPTED._value_, None, None, message.attempt, None, None)
+            else:
+                ending = self._ending(outcome)
+            # `_value_`: drivers take a str itself far quicker than a subclass of it.
+            add(
+                (
+                    tenant,
+                    to_id(message.id),
+                    project,
+                    node,
+                    message.run_id,
+                    message.kind._value_,
+                    message.type[:_MAX_NAME],
+                    message.sender,
+                    message.recipient,
+                    message.topic,
+                    message.priority._value_,
+                    encode(message.payload),
+                    encode(dict(headers)) if headers else None,
+                    to_id(message.correlation_id),
+                    None if causation is None else to_id(causation),
+                    message.hops,
+                    to_instant(message.created_at),
+                    None if deadline is None else to_instant(deadline),
+                )
+            )
+            add(ending)
+        return values
+
+    def _of_events(self, events: Iterable[tuple[MessageId, Outcome]]) -> list[Any]:
+        values: list[Any] = []
+        for event_id, outcome in events:
+            message, recipient = outcome[:2]
+            values.extend(
+                (
+                    self._tenant,
+                    self._id(event_id),
+                    self._id(message.id),
+                    self._node,
+                    None if message.recipient is not None else recipient,
+                )
+            )
+            values.extend(self._ending(outcome))
+        return values
+
+    def _ending(self, outcome: Outcome) -> tuple[Any, ...]:
+        message, _, status, reason, error, started_at, ended_at = outcome
+        return (
+            status._value_,
+            None if reason is None else reason._value_,
+            error,
+            message.attempt,
+            None if started_at is None else self._instant(started_at),
+            self._instant(ended_at),
+        )
+
+
+def _inert(values: list[Any]) -> list[Any]:
+    return [value if value.__class__ in _DRIVERS_OWN else _inert_text(value) for value in values]
+
+
+def _placeholder(dialect: str) -> str:
+    return "%s" if dialect == "postgresql" else "?"
+
+
+def _inert_text(value: object) -> str:
+    clean = str(value).encode("utf-8", "backslashreplace").decode()
+    return clean.replace("\0", "\ufffd").replace("\\u0000", "\\ufffd")
