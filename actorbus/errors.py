@@ -37,7 +37,8 @@
     │   ├── InvalidOperation     a read or write that cannot be meant
     │   └── AccessDenied         a private namespace of somebody else
     ├── PersistenceError         message history
-    │   └── AuditUnavailable     the history database cannot be used
+    │   ├── AuditUnavailable     the history database cannot be used
+    │   └── InvalidQuery         a question to history that cannot be meant
     └── InvalidSettings          a setting that cannot be meant
 
 ``Reject`` is not in the tree: a handler raises it to refuse a message, and nobody else sees it.
@@ -352,6 +353,10 @@ class PersistenceError(ActorbusError):
 
 class AuditUnavailable(PersistenceError):
     """The history database cannot be used."""
+
+
+class InvalidQuery(PersistenceError):
+    """A question to history that cannot be meant."""
 
 
 class InvalidSettings(ActorbusError):
