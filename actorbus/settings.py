@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,9 +45,6 @@ class Settings(BaseSettings):
     turn_messages: int = Field(32, ge=1, description="Messages an agent handles in one turn.")
     turn_seconds: float = Field(0.005, gt=0, description="And the time a turn may take.")
     slow_handler: float = Field(1.0, gt=0, description="A handler that takes longer is reported.")
-    mailbox_capacity: int = Field(
-        10_000, ge=1, description="Messages that may wait, where an agent does not say."
-    )
     payload_limit: int = Field(1 << 20, ge=1, description="The largest payload, encoded.")
     check_payloads: bool = Field(
         False, description="Hold in-memory payloads to the limit and the codec too."
@@ -70,6 +67,13 @@ class Settings(BaseSettings):
     audit_ring_bytes: int = Field(64 << 20, ge=1, description="And the bytes they may take.")
     audit_batch: int = Field(500, ge=1, description="Records written in one transaction.")
     audit_interval: float = Field(0.05, gt=0, description="The longest a record waits for others.")
+
+    log_level: Literal["debug", "info", "warning", "error", "off"] = Field(
+        "warning", description="The least of what a node writes on stderr."
+    )
+    log_format: Literal["auto", "json", "pretty"] = Field(
+        "auto", description="Lines for people or JSON; auto: for people on a terminal."
+    )
 
     def __init__(self, **values: Any) -> None:
         _check_environment(type(self))

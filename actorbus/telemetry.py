@@ -233,31 +233,49 @@ class AuditResumed(Event):
 class Telemetry:
     """Hands events to whoever listens. One per node."""
 
-    __slots__ = ("_listeners", "active")
+    __slots__ = ("_changed", "_listeners", "active", "every_message")
 
     active: bool
     """Whether anybody listens; look here before you build an event."""
+    every_message: bool
+    """Whether anybody wants ``MessageSent`` and ``MessageEnded``."""
 
     def __init__(self) -> None:
-        self._listeners: tuple[Callable[[Event], None], ...] = ()
+        self._listeners: tuple[tuple[Callable[[Event], None], bool], ...] = ()
+        self._changed: Callable[[], None] | None = None
         self.active = False
+        self.every_message = False
 
-    def listen(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+    def when_changed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever the flags may have changed. There is one such callback."""
+        self._changed = callback
+
+    def listen(
+        self, listener: Callable[[Event], None], *, every_message: bool = True
+    ) -> Callable[[], None]:
         """Call `listener` with every event, on the thread that emits it. Returns the way out.
 
-        A listener must be quick and must not raise; one that raises is logged and kept.
+        A listener must be quick and must not raise; one that raises is logged and kept. One
+        that can do without the two events of every message spares the node their cost, but
+        may get them all the same.
         """
-        self._listeners = (*self._listeners, listener)
-        self.active = True
+        entry = (listener, every_message)
+        self._set((*self._listeners, entry))
 
         def stop_listening() -> None:
-            self._listeners = tuple(one for one in self._listeners if one is not listener)
-            self.active = bool(self._listeners)
+            self._set(tuple(one for one in self._listeners if one is not entry))
 
         return stop_listening
 
+    def _set(self, listeners: tuple[tuple[Callable[[Event], None], bool], ...]) -> None:
+        self._listeners = listeners
+        self.active = bool(listeners)
+        self.every_message = any(wanted for _, wanted in listeners)
+        if self._changed is not None:
+            self._changed()
+
     def emit(self, event: Event) -> None:
-        for listener in self._listeners:
+        for listener, _ in self._listeners:
             try:
                 listener(event)
             except Exception:  # noqa: BLE001 - a listener must not hurt what it listens to

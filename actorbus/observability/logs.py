@@ -114,7 +114,7 @@ class Logs:
 
     def listen(self, telemetry: Telemetry) -> Callable[[], None]:
         """Write the events of `telemetry`. Returns the way to stop it, which may be gone twice."""
-        return telemetry.listen(self._on_event)
+        return telemetry.listen(self._on_event, every_message=self.rank <= _RANKS["debug"])
 
     def agent(self, agent: str, current: Callable[[], Message[Any] | None]) -> AgentLog:
         """What an agent's ``self.log`` is; `current` tells the message in hand on this thread."""

@@ -1,0 +1,79 @@
+"""One handler at work: which agent, which message, and what it waits for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actorbus.actors.reply import Reply, ring_of
+from actorbus.errors import DeadlockDetected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actorbus.actors.cell import Cell
+    from actorbus.message import Message
+
+
+class Activation:
+    """What ``CURRENT`` holds while a handler runs. ``message`` is None in a hook."""
+
+    __slots__ = ("cell", "interrupt", "message", "name", "run_id", "stopped", "waits")
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+        self.name: str | None = cell.name
+        self.message: Message[Any] | None = None
+        self.run_id: str | None = None
+        self.stopped = False
+        """Whether the message in hand was cancelled."""
+        self.waits: list[Reply[Any]] | None = None
+        self.interrupt: Callable[[], object] | None = None
+        """How to cancel an async handler."""
+
+    def begin_wait(self, reply: Reply[Any]) -> None:
+        """The handler is about to wait for `reply`.
+
+        Raises:
+            DeadlockDetected: the wait would close a ring. The reply fails with it.
+        """
+        if self.waits is None:
+            self.waits = []
+        self.waits.append(reply)
+        reply.waiter = self
+        ring = ring_of(self, reply)
+        if ring is not None:
+            error = DeadlockDetected(ring)
+            self.end_wait(reply)
+            reply.fail(error)
+            reply.outcome()
+            raise error
+
+    def end_wait(self, reply: Reply[Any]) -> None:
+        reply.waiter = None
+        if self.waits is not None and reply in self.waits:
+            self.waits.remove(reply)
+
+    def cancel(self) -> None:
+        """Cancel the message in hand and, recursively, the asks its handler waits for."""
+        self.stopped = True
+        for reply in list(self.waits or ()):
+            reply.cancel()
+        if self.interrupt is not None:
+            self.interrupt()
+
+
+class RunScope:
+    """Code outside agents that sends as part of one run."""
+
+    __slots__ = ("message", "name", "run_id")
+
+    def __init__(self, run_id: str) -> None:
+        self.name: str | None = None
+        self.message: Message[Any] | None = None
+        self.run_id: str | None = run_id
+
+    def begin_wait(self, reply: Reply[Any]) -> None:
+        """Code outside agents can wait for anybody."""
+
+    def end_wait(self, reply: Reply[Any]) -> None:
+        """Nothing to undo."""

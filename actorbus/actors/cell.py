@@ -1,0 +1,881 @@
+"""What runs an agent: its mailbox, its state, and its turns.
+
+A cell outlives the instances of its agent: a restart puts a new one in. Everything that
+happens to an agent happens in a *turn*, given by a dispatcher, one at a time; what other
+threads want of an agent (stop, restart, unpark) they put into its mailbox as a command, and
+the next turn obeys. So nothing here needs a lock.
+
+A turn (the mailbox protocol of Pekko's dispatchers): obey commands; then take runs of messages
+until the turn's share is used up (back to the end of the queue) or the mailbox is empty (idle,
+until a message schedules the agent again).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import traceback
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from actorbus.actors.activation import Activation
+from actorbus.actors.lifecycle import State, may_become
+from actorbus.actors.reply import Reply
+from actorbus.actors.supervision import Directive, Supervision, backoff, decide, recent
+from actorbus.bus.mailbox import Mailbox, MailboxPolicy
+from actorbus.bus.middleware import Dead, Handled, Pending, Retry
+from actorbus.bus.origin import CURRENT
+from actorbus.errors import (
+    ActorbusError,
+    AgentFailed,
+    AgentStopped,
+    InvalidHandler,
+    InvalidSettings,
+    NoHandler,
+    Reject,
+    Rejected,
+)
+from actorbus.message import Message, MessageKind, Reason, Status
+from actorbus.registry.entry import AgentStatus
+from actorbus.telemetry import (
+    AgentEnded,
+    AgentParked,
+    AgentRestarting,
+    AgentResumed,
+    AgentStarted,
+    AgentUnparked,
+    HookFailed,
+    MessageRetried,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from actorbus.actors.agent import Agent
+    from actorbus.actors.handlers import HandlerTable
+    from actorbus.actors.pykka_side import PykkaSide
+    from actorbus.actors.ref import Ref
+    from actorbus.actors.runtime import Runtime
+    from actorbus.bus.middleware import Outcome
+    from actorbus.telemetry import Event
+
+T = TypeVar("T")
+
+_HANDLED: Final = Status.HANDLED
+_TRACEBACK_LIMIT: Final = 4_096
+
+
+@dataclass(slots=True)
+class Stop:
+    """End the agent: at once, or after what waits is handled."""
+
+    drain: bool
+    reason: str = "stopped"
+
+
+@dataclass(slots=True)
+class Restart:
+    """Make a new instance: the back-off is over."""
+
+    error: BaseException
+    message: Message[Any] | None
+
+
+@dataclass(slots=True)
+class Continue:
+    """Go on with the instance there is."""
+
+
+@dataclass(slots=True)
+class Unpark:
+    """Go on after parking, with a clean record."""
+
+
+@dataclass(slots=True)
+class RefuseAsks:
+    """Answer the asks that reached a parked agent's mailbox."""
+
+
+@dataclass(slots=True)
+class ChildFailed:
+    """A child escalates its failure."""
+
+    child: Cell
+    error: BaseException
+
+
+START: Final = Continue()
+
+Command = Stop | Restart | Continue | Unpark | RefuseAsks | ChildFailed
+
+
+class Cell:
+    """The runtime side of one agent."""
+
+    __slots__ = (
+        "__weakref__",
+        "_drain",
+        "_on_end",
+        "_restarts",
+        "_stalled",
+        "activation",
+        "agent",
+        "agent_class",
+        "agent_type",
+        "arguments",
+        "children",
+        "dispatcher",
+        "failover",
+        "handlers",
+        "in_flight",
+        "mailbox",
+        "message_count",
+        "name",
+        "parent",
+        "pykka_side",
+        "ref",
+        "runtime",
+        "started_at",
+        "state",
+        "supervision",
+        "table",
+        "waits_in_turn",
+        "watchers",
+    )
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        name: str,
+        agent_class: type[Agent],
+        arguments: tuple[tuple[Any, ...], Mapping[str, Any]],
+        policy: MailboxPolicy,
+        wake: Callable[[Cell], object],
+        parent: Cell | None,
+    ) -> None:
+        self.runtime = runtime
+        self.name = name
+        self.agent_class = agent_class
+        self.agent_type = agent_class.agent_type
+        self.arguments = arguments
+        self.handlers: HandlerTable = agent_class.handler_table
+        self.table = self.handlers.calls
+        self.supervision: Supervision = agent_class.supervision
+        self.waits_in_turn = agent_class.concurrency == 1
+        self.failover = agent_class.failover
+        self.parent = parent
+        self.state = State.STARTING
+        self.mailbox = Mailbox(name, policy, self, wake)
+        self.dispatcher = wake
+        self.message_count = 0
+        self.started_at = 0.0
+        self.agent: Agent
+        self.ref: Ref
+        self.activation: Activation | list[Activation] | None = None
+        self.children: dict[str, Cell] | None = None
+        self.watchers: set[str] | None = None
+        self.pykka_side: PykkaSide | None = None
+        self._restarts: list[float] | None = None
+        self._drain: Stop | None = None
+        self._on_end: list[Callable[[], object]] | None = None
+        self._stalled = False
+        self.in_flight = 0
+        """Handlers at work, where several may be at a time."""
+
+    # -- what the registry sees
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        return self.agent_class.capabilities
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self.agent_class.metadata()
+
+    @property
+    def status(self) -> AgentStatus:
+        match self.state:
+            case State.RUNNING:
+                return AgentStatus.BUSY if self.busy else AgentStatus.IDLE
+            case State.STARTING:
+                return AgentStatus.STARTING
+            case State.PARKED:
+                return AgentStatus.PARKED
+            case State.STOPPED:
+                return AgentStatus.STOPPED
+            case _:
+                return AgentStatus.BUSY
+
+    @property
+    def load(self) -> int:
+        """Messages waiting and in hand."""
+        return len(self.mailbox) + max(self.in_flight, not self.mailbox.idle)
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is work that a drain waits for. A parked agent has none."""
+        if self.state in (State.PARKED, State.STOPPED):
+            return False
+        return not self.mailbox.idle or self.in_flight > 0
+
+    # -- from other threads
+
+    def stop(
+        self,
+        *,
+        drain: bool = False,
+        reason: str = "stopped",
+        then: Callable[[], object] | None = None,
+    ) -> None:
+        """Refuse messages from now on and end soon; `then` is called at the end."""
+        if then is not None:
+            if self._on_end is None:
+                self._on_end = []
+            self._on_end.append(then)
+        self.mailbox.refuse()
+        if not self.mailbox.command(Stop(drain, reason)) and then is not None:
+            self._call_at_end()
+
+    def begin(self) -> None:
+        """Take messages at once: there is no ``on_start`` to run."""
+        self._become(State.RUNNING)
+        self._emit(AgentStarted(self.name, self.agent_type))
+
+    @property
+    def parked(self) -> bool:
+        return self.state is State.PARKED
+
+    def abandon(self) -> None:
+        """The node stops and the handler did not return: end what waits, and its asker's wait."""
+        for activation in self.activations():
+            message = activation.message
+            activation.cancel()
+            if message is not None and message.answer_to is not None:
+                message.answer_to.fail(
+                    AgentStopped(self.name, "did not return and was left behind")
+                )
+        for message in self.mailbox.close():
+            self.runtime.bus.fail(message, self.name, Reason.STOPPED, AgentStopped(self.name))
+
+    def unpark(self) -> bool:
+        """Go on after parking. False if the agent is not parked."""
+        return self.state is State.PARKED and self.mailbox.command(Unpark())
+
+    def refuse_asks(self) -> None:
+        """An ask was sent to an agent that is parked: answer it."""
+        self.mailbox.command(RefuseAsks())
+
+    def cancel(self, message: Message[Any]) -> None:
+        """The ask of `message` was cancelled: reach its handler if it is in hand."""
+        for activation in self.activations():
+            if activation.message is message:
+                activation.cancel()
+
+    def cancel_run(self, run_id: str) -> None:
+        """Cancel what is in hand for a run, and drop what waits for it."""
+        for activation in self.activations():
+            if activation.message is not None and activation.message.run_id == run_id:
+                activation.cancel()
+
+    def activations(self) -> list[Activation]:
+        now = self.activation
+        if now is None:
+            return []
+        return list(now) if isinstance(now, list) else [now]
+
+    def waiting_for(self) -> list[Reply[Any]]:
+        """The replies that this agent's handler waits for."""
+        return [reply for one in self.activations() for reply in one.waits or ()]
+
+    # -- a turn on a thread
+
+    def turn(self) -> None:
+        """Handle what waits, up to a turn's share. Called by one thread at a time.
+
+        This loop is the hot path of the whole project: it does inline what ``_succeeded`` says
+        in words, and leaves everything unusual to methods.
+        """
+        activation = Activation(self)
+        CURRENT.set(activation)
+        self.activation = activation
+        runtime = self.runtime
+        bus = runtime.bus
+        monotonic = bus.monotonic
+        offset = bus.offset
+        mailbox = self.mailbox
+        append = bus.history.append
+        cancelled_runs = runtime.cancelled_runs
+        deliver = runtime.deliver
+        name = self.name
+        left = runtime.turn_messages
+        now = monotonic() + offset
+        end_of_turn = now + runtime.turn_seconds
+        while True:
+            if (mailbox.commands is not None or self.state is not State.RUNNING) and not finish(
+                self._obey(activation)
+            ):
+                return
+            run, count = mailbox.run(left)
+            if count == 0:
+                if self._drain is not None:
+                    finish(self._end(activation))
+                return
+            if count < 0:
+                continue
+            left -= count
+            table = self.table
+            agent = self.agent
+            while count > 0:
+                if mailbox.interrupted:
+                    left += count
+                    break
+                count -= 1
+                try:
+                    message = run.pop()
+                except IndexError:
+                    # The overflow policy dropped the rest of the run.
+                    break
+                activation.message = message
+                if (
+                    message.deadline is not None or message.answer_to is not None or cancelled_runs
+                ) and self._is_over(message, now):
+                    continue
+                self.message_count += 1
+                started_at = now
+                payload = message.payload
+                call = table.get(payload.__class__)
+                try:
+                    if call is None or deliver is not None:
+                        outcome = self._start(message)
+                        now = monotonic() + offset
+                        if self._conclude(message, outcome, activation, started_at):
+                            continue
+                        mailbox.suspend()
+                        return
+                    value = call(agent, payload)
+                except BaseException as error:  # noqa: BLE001 - supervision decides
+                    now = monotonic() + offset
+                    if self._failed(message, error, activation, started_at):
+                        continue
+                    mailbox.suspend()
+                    return
+                now = monotonic() + offset
+                if message.answer_to is not None:
+                    self._answer(message, value, started_at, now)
+                elif bus.plain:
+                    append(
+                        (
+                            message.id,
+                            message.kind,
+                            payload.__class__,
+                            message.sender,
+                            name,
+                            message.topic,
+                            message.priority,
+                            message.created_at,
+                            started_at,
+                            now,
+                            message.correlation_id,
+                            message.causation_id,
+                            message.run_id,
+                            message.attempt,
+                            _HANDLED,
+                            None,
+                            None,
+                            None,
+                        )
+                    )
+                else:
+                    bus.handled(message, name, started_at, now)
+                if now > end_of_turn:
+                    left = 0
+                    break
+            activation.message = None
+            if left <= 0:
+                self.dispatcher(self)
+                return
+
+    # -- a turn on an event loop
+
+    async def turn_on_loop(self) -> None:
+        """The same on the node's event loop, where a handler may be a coroutine."""
+        if not self.waits_in_turn:
+            await self._start_several()
+            return
+        activation = Activation(self)
+        CURRENT.set(activation)
+        self.activation = activation
+        runtime = self.runtime
+        clock = runtime.clock
+        mailbox = self.mailbox
+        left = runtime.turn_messages
+        end_of_turn = clock.now() + runtime.turn_seconds
+        while True:
+            if (
+                mailbox.commands is not None or self.state is not State.RUNNING
+            ) and not await self._obey(activation):
+                return
+            run, count = mailbox.run(left)
+            if count == 0:
+                if self._drain is not None:
+                    await self._end(activation)
+                return
+            if count < 0:
+                continue
+            left -= count
+            while count > 0:
+                if mailbox.interrupted:
+                    left += count
+                    break
+                count -= 1
+                try:
+                    message = run.pop()
+                except IndexError:
+                    break
+                if not await self._handle(message, activation):
+                    mailbox.suspend()
+                    return
+            activation.message = None
+            if left <= 0 or clock.now() > end_of_turn:
+                self.dispatcher(self)
+                return
+
+    async def _handle(self, message: Message[Any], activation: Activation) -> bool:
+        """Handle one message on the loop. False: the turn is over, the agent waits."""
+        activation.message = message
+        now = self.runtime.clock.now()
+        if self._is_over(message, now):
+            return True
+        self.message_count += 1
+        activation.stopped = False
+        try:
+            outcome = self._start(message)
+            if isinstance(outcome, Pending):
+                outcome = await self._await(outcome, activation)
+        except BaseException as error:  # noqa: BLE001 - supervision decides
+            return self._failed(message, error, activation, now)
+        return self._conclude(message, outcome, activation, now)
+
+    async def _await(self, pending: Pending, activation: Activation) -> Outcome:
+        drive = self.runtime.drive
+        if not pending.looks:
+            return Handled(await drive(pending.coroutine, activation))
+        outcome: Outcome
+        try:
+            outcome = Handled(await drive(pending.coroutine, activation))
+        except Exception as error:  # noqa: BLE001 - the middlewares see it as an outcome
+            outcome = Dead(Reason.HANDLER_ERROR, str(error), error)
+        for look in pending.looks:
+            outcome = look(outcome)
+        return outcome
+
+    async def _start_several(self) -> None:
+        """Start as many handlers as the agent may have at a time, each as a task of its own."""
+        activation = Activation(self)
+        CURRENT.set(activation)
+        while True:
+            if (
+                self.mailbox.commands is not None or self.state is not State.RUNNING
+            ) and not await self._obey(activation):
+                return
+            free = self.agent_class.concurrency - self.in_flight
+            if free <= 0:
+                self._stalled = True
+                return
+            run, count = self.mailbox.run(free)
+            if count == 0:
+                if self._drain is not None and not self.in_flight:
+                    await self._end(activation)
+                return
+            while count > 0 and not self.mailbox.interrupted and run:
+                count -= 1
+                self.in_flight += 1
+                self.runtime.start_task(self._handle_apart(run.pop()))
+
+    async def _handle_apart(self, message: Message[Any]) -> None:
+        activation = Activation(self)
+        CURRENT.set(activation)
+        others = self.activation if isinstance(self.activation, list) else []
+        others.append(activation)
+        self.activation = others
+        try:
+            await self._handle(message, activation)
+        finally:
+            others.remove(activation)
+            self.in_flight -= 1
+            if self._stalled:
+                self._stalled = False
+                self.dispatcher(self)
+            elif self._drain is not None and not self.in_flight:
+                self.mailbox.command(Continue())
+
+    # -- one message
+
+    def _start(self, message: Message[Any]) -> Outcome:
+        deliver = self.runtime.deliver
+        return self.invoke(message) if deliver is None else deliver(message)
+
+    def invoke(self, message: Message[Any]) -> Outcome:
+        """Call the handler for `message`: the innermost step of the deliver side."""
+        payload = message.payload
+        call = self.table.get(payload.__class__)
+        if call is None:
+            found = self.handlers.find(payload)
+            if found is None:
+                value = self.agent.on_message(message)
+                return Pending(value) if inspect.iscoroutine(value) else Handled(value)
+            call, payload = found
+        value = call(self.agent, payload)
+        return Pending(value) if inspect.iscoroutine(value) else Handled(value)
+
+    def _is_over(self, message: Message[Any], now: float) -> bool:
+        """Whether it makes no sense any more to start `message`; then it is ended here."""
+        if message.answer_to is not None and message.answer_to.settled:
+            late = message.deadline is not None and message.deadline <= now
+            reason = Reason.EXPIRED if late else Reason.CANCELLED
+        elif message.deadline is not None and message.deadline <= now:
+            reason = Reason.EXPIRED
+        elif message.run_id is not None and message.run_id in self.runtime.cancelled_runs:
+            reason = Reason.CANCELLED
+        else:
+            return False
+        self.runtime.bus.fail(message, self.name, reason)
+        return True
+
+    def _conclude(
+        self, message: Message[Any], outcome: Outcome, activation: Activation, started_at: float
+    ) -> bool:
+        """Do what the outcome says. False: the turn is over, the agent waits."""
+        bus = self.runtime.bus
+        match outcome:
+            case Retry(after):
+                return self._wait_to_retry(message, message.attempt, after, activation)
+            case Dead(Reason.HANDLER_ERROR, _, error) if error is not None:
+                return self._failed(message, error, activation, started_at)
+            case Dead(reason, why, error):
+                refusal = error or Rejected(self.name, why or reason)
+                bus.fail(message, self.name, reason, refusal, started_at=started_at)
+            case Handled(value):
+                self._succeeded(message, value, started_at)
+            case _:
+                raise InvalidSettings(
+                    f"a deliver middleware returned {outcome!r}; it must return an Outcome"
+                )
+        return True
+
+    def _succeeded(self, message: Message[Any], value: Any, started_at: float) -> None:
+        now = self.runtime.clock.now()
+        if message.answer_to is None:
+            self.runtime.bus.handled(message, self.name, started_at, now)
+        else:
+            self._answer(message, value, started_at, now)
+
+    def _answer(self, message: Message[Any], value: Any, started_at: float, now: float) -> None:
+        bus = self.runtime.bus
+        answer_to = message.answer_to
+        bus.handled(message, self.name, started_at, now)
+        if isinstance(value, Reply):
+            answer_to.forward(value)
+            value.then(partial(self._forwarded, message))
+            return
+        bus.answered(message, self.name, value, MessageKind.REPLY, now)
+        answer_to.resolve(value)
+
+    def _forwarded(self, message: Message[Any], inner: Reply[Any]) -> None:
+        value, error = inner.outcome()
+        kind = MessageKind.REPLY if error is None else MessageKind.ERROR
+        now = self.runtime.clock.now()
+        self.runtime.bus.answered(message, self.name, error or value, kind, now)
+
+    # -- failure
+
+    def _failed(
+        self,
+        message: Message[Any],
+        error: BaseException,
+        activation: Activation,
+        started_at: float,
+    ) -> bool:
+        """A handler raised. False: the turn is over, the agent waits."""
+        bus = self.runtime.bus
+        if isinstance(error, Reject):
+            refusal: ActorbusError = Rejected(self.name, error.why)
+            bus.fail(message, self.name, Reason.REJECTED, refusal, started_at=started_at)
+            return True
+        if isinstance(error, Unhandled) and error.message_id == message.id:
+            refusal = NoHandler(self.name, message.type, self.handlers.types())
+            bus.fail(message, self.name, Reason.NO_HANDLER, refusal, started_at=started_at)
+            return True
+        if activation.stopped and isinstance(error, asyncio.CancelledError):
+            self.runtime.uncancel()
+            bus.fail(message, self.name, Reason.CANCELLED, started_at=started_at)
+            return True
+        details = describe_error(error)
+        if message.answer_to is not None:
+            failure = AgentFailed(self.name, type(error).__name__, str(error), details)
+            failure.__cause__ = error
+            bus.fail(
+                message,
+                self.name,
+                Reason.HANDLER_ERROR,
+                failure,
+                details=details,
+                started_at=started_at,
+            )
+            return True
+        if message.attempt <= self.supervision.retries:
+            delay = backoff(self.supervision, message.attempt, self.runtime.random)
+            self._emit(MessageRetried(self.name, message, error, delay))
+            return self._wait_to_retry(message, message.attempt + 1, delay, activation)
+        bus.fail(
+            message, self.name, Reason.HANDLER_ERROR, error, details=details, started_at=started_at
+        )
+        return self._supervise(error, message, activation)
+
+    def _wait_to_retry(
+        self, message: Message[Any], attempt: int, delay: float, activation: Activation
+    ) -> bool:
+        """Make `message` the next one again, after `delay` seconds. False: the agent waits.
+
+        Its order is kept, where the agent handles one message at a time.
+        """
+        again = message.copy(attempt=attempt)
+        clock = self.runtime.clock
+        if not self.waits_in_turn:
+            clock.call_at(clock.now() + delay, partial(self.mailbox.insist, again))
+            return True
+        self._become(State.RETRYING)
+        self.mailbox.put_back(again)
+        self._command_after(delay, Continue(), activation)
+        return False
+
+    def _supervise(
+        self, error: BaseException, message: Message[Any] | None, activation: Activation
+    ) -> bool:
+        """Decide about the agent after a failure. False: it waits."""
+        self._run_failure_hook(error)
+        runtime = self.runtime
+        now = runtime.clock.now()
+        match decide(self.supervision, self._restarts or (), now):
+            case Directive.RESUME:
+                self._emit(AgentResumed(self.name, error))
+                return self._resumed()
+            case Directive.RESTART:
+                self._restart_later(error, message, now, activation)
+            case Directive.STOP:
+                self.stop(reason="failed")
+                return True
+            case Directive.ESCALATE if self.parent is not None:
+                self._escalate(error, self.parent, activation)
+            case Directive.ESCALATE | Directive.PARK:
+                self._park(error, activation)
+        return False
+
+    def _resumed(self) -> bool:
+        if self.state is not State.RUNNING:
+            self._become(State.RUNNING)
+        return True
+
+    def _restart_later(
+        self,
+        error: BaseException,
+        message: Message[Any] | None,
+        now: float,
+        activation: Activation,
+    ) -> None:
+        self._restarts = [*recent(self.supervision, self._restarts or (), now), now]
+        attempt = len(self._restarts)
+        delay = backoff(self.supervision, attempt, self.runtime.random)
+        self._become(State.RESTARTING)
+        self._stop_children()
+        self._emit(AgentRestarting(self.name, error, attempt, delay))
+        self._command_after(delay, Restart(error, message), activation)
+
+    def _escalate(self, error: BaseException, parent: Cell, activation: Activation) -> None:
+        self._become(State.ESCALATED)
+        activation.message = None
+        if not parent.mailbox.command(ChildFailed(self, error)):
+            self.stop(reason="its parent stopped")
+
+    def _park(self, error: BaseException | None, activation: Activation) -> None:
+        self._become(State.PARKED)
+        activation.message = None
+        self._emit(AgentParked(self.name, error))
+        self._refuse_asks()
+        if self._drain is not None:
+            self.mailbox.command(Stop(drain=False, reason=self._drain.reason))
+
+    def _refuse_asks(self) -> None:
+        for message in self.mailbox.extract(lambda message: message.answer_to is not None):
+            error = AgentStopped(self.name, "is parked after failing; node.unpark() goes on")
+            self.runtime.bus.fail(message, self.name, Reason.STOPPED, error)
+
+    def _command_after(self, delay: float, command: Command, activation: Activation) -> None:
+        activation.message = None
+        clock = self.runtime.clock
+        clock.call_at(clock.now() + delay, partial(self.mailbox.command, command))
+
+    def _run_failure_hook(self, error: BaseException) -> None:
+        try:
+            self.agent.on_failure(type(error), error, error.__traceback__)
+        except BaseException as hook_error:  # noqa: BLE001 - a hook must not stop supervision
+            self._emit(HookFailed(self.name, "on_failure", hook_error))
+
+    # -- commands
+
+    async def _obey(self, activation: Activation) -> bool:
+        """Do what was commanded. True: go on with messages."""
+        activation.message = None
+        if self.state is State.STARTING:
+            await self._start_agent(activation)
+        commands = self.mailbox.take_commands()
+        for command in commands:
+            await self._obey_one(command, activation)
+            if self.state is State.STOPPED:
+                return False
+        if self.state is State.RUNNING:
+            return True
+        self.mailbox.suspend()
+        return False
+
+    async def _obey_one(self, command: Command, activation: Activation) -> None:
+        match command:
+            case Stop(drain=drain):
+                self._drain = command
+                if not drain or self.state in (State.PARKED, State.ESCALATED):
+                    await self._end(activation)
+            case Restart(error, message) if self.state is State.RESTARTING:
+                await self._restart(error, message, activation)
+            case Continue() if self.state in (State.RETRYING, State.ESCALATED):
+                self._become(State.RUNNING)
+            case Unpark() if self.state is State.PARKED:
+                self._restarts = None
+                self._emit(AgentUnparked(self.name))
+                await self._restart(None, None, activation)
+            case RefuseAsks() if self.state is State.PARKED:
+                self._refuse_asks()
+            case ChildFailed(child, error):
+                await self._decide_for(child, error, activation)
+            case _:
+                # A command that came too late: its moment has passed.
+                return
+
+    async def _start_agent(self, activation: Activation) -> None:
+        try:
+            await _hook(self.agent.on_start())
+        except BaseException as error:  # noqa: BLE001 - supervision decides
+            if self._supervise(error, None, activation) and self.state is State.STARTING:
+                self._become(State.RUNNING)
+            return
+        self._become(State.RUNNING)
+        self._emit(AgentStarted(self.name, self.agent_type))
+
+    async def _restart(
+        self, error: BaseException | None, message: Message[Any] | None, activation: Activation
+    ) -> None:
+        """Put a new instance in; its hooks run before it sees a message."""
+        if self.state is State.PARKED:
+            self._become(State.RESTARTING)
+        try:
+            self.agent = self.build()
+            if self.pykka_side is not None:
+                self.pykka_side.rebind(self.agent)
+            await _hook(self.agent.on_restart(error, message))
+            await _hook(self.agent.on_start())
+        except BaseException as failure:  # noqa: BLE001 - supervision decides
+            self._supervise(failure, message, activation)
+            return
+        self._become(State.RUNNING)
+
+    async def _decide_for(self, child: Cell, error: BaseException, activation: Activation) -> None:
+        """A child escalated: treat its failure as this agent's own."""
+        self._run_failure_hook(error)
+        now = self.runtime.clock.now()
+        match decide(self.supervision, self._restarts or (), now):
+            case Directive.RESUME:
+                child.mailbox.command(Continue())
+            case Directive.RESTART:
+                self._restart_later(error, None, now, activation)
+            case Directive.STOP:
+                self.stop(reason="failed")
+            case Directive.ESCALATE if self.parent is not None:
+                child.stop(reason="its parent failed")
+                self._escalate(error, self.parent, activation)
+            case _:
+                child.stop(reason="its parent parked")
+                self._park(error, activation)
+
+    def build(self) -> Agent:
+        """A new instance from the recorded arguments, before its ``__init__`` has run."""
+        args, kwargs = self.arguments
+        agent = self.agent_class.__new__(self.agent_class, *args, **kwargs)
+        agent._cell = self
+        agent.__init__(*args, **kwargs)  # type: ignore[misc]
+        return agent
+
+    async def _end(self, activation: Activation) -> None:
+        """Stop for good."""
+        activation.message = None
+        reason = "stopped" if self._drain is None else self._drain.reason
+        left = self.mailbox.close()
+        self._become(State.STOPPED)
+        for message in left:
+            self.runtime.bus.fail(message, self.name, Reason.STOPPED, AgentStopped(self.name))
+        self._stop_children()
+        try:
+            await _hook(self.agent.on_stop())
+        except BaseException as error:  # noqa: BLE001 - the end goes on
+            self._emit(HookFailed(self.name, "on_stop", error))
+        if self.pykka_side is not None:
+            self.pykka_side.stopped.set()
+        self.runtime.forget(self, reason)
+        self._emit(AgentEnded(self.name, reason))
+        self._call_at_end()
+
+    def _stop_children(self) -> None:
+        for child in list((self.children or {}).values()):
+            child.stop(reason="its parent stopped")
+
+    def _call_at_end(self) -> None:
+        callbacks, self._on_end = self._on_end, None
+        for callback in callbacks or ():
+            callback()
+
+    def _become(self, state: State) -> None:
+        if not may_become(self.state, state):
+            raise AssertionError(f"{self.name}: {self.state.value} -> {state.value}")
+        self.state = state
+
+    def _emit(self, event: Event) -> None:
+        if self.runtime.telemetry.active:
+            self.runtime.telemetry.emit(event)
+
+
+class Unhandled(NoHandler):
+    """What the default ``on_message`` raises: no handler took this message."""
+
+    def __init__(self, agent: str, message: Message[Any], handled: list[str]) -> None:
+        super().__init__(agent, message.type, handled)
+        self.message_id = message.id
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never suspends: life-cycle code on a thread."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise InvalidHandler("an async hook needs the event loop: give the agent dispatcher='loop'")
+
+
+async def _hook(returned: Any) -> None:
+    if inspect.iscoroutine(returned):
+        await returned
+
+
+def describe_error(error: BaseException) -> str:
+    """The traceback as text, its end if it is long."""
+    text = "".join(traceback.format_exception(error))
+    return text if len(text) <= _TRACEBACK_LIMIT else f"...{text[-_TRACEBACK_LIMIT:]}"

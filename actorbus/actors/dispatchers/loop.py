@@ -1,0 +1,187 @@
+"""Agents with ``async def`` handlers share one event loop.
+
+A *runner* is a task that gives agents their turns one after another. A handler that never
+suspends costs no task and no call to the loop; one that does keeps its runner, and another
+runner takes the rest of the run queue. So there are as many tasks as handlers that wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import types
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator
+
+    from actorbus.actors.activation import Activation
+    from actorbus.actors.cell import Cell
+
+T = TypeVar("T")
+
+
+class LoopDispatcher:
+    """Runs agents on one event loop: the one it is given, or its own on a thread of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._thread_id: int | None = None
+        self._ready: deque[Cell] = deque()
+        self._pumped = False
+        self._idle: list[asyncio.Future[None]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._at_work: Cell | None = None
+        self._closed = False
+
+    def use(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run on `loop`, which runs on the calling thread."""
+        self._loop = loop
+        self._thread_id = threading.get_ident()
+
+    def submit(self, cell: Cell) -> None:
+        self._ready.append(cell)
+        if not self._pumped:
+            self._pumped = True
+            self._call_soon()
+
+    def close(self, timeout: float) -> list[str]:
+        """End the loop if it is ours; a loop that was given is left as it is."""
+        self._closed = True
+        loop, thread = self._loop, self._thread
+        if loop is None:
+            return []
+        if thread is None:
+            for task in self._tasks:
+                task.cancel()
+            return []
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(timeout)
+        if thread.is_alive():
+            return [self._at_work.name] if self._at_work is not None else ["the event loop"]
+        return []
+
+    async def aclose(self) -> None:
+        """End the runners on the loop that was given."""
+        self._closed = True
+        for future in self._idle:
+            if not future.done():
+                future.cancel()
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run `coroutine` as a task on this loop; called on the loop."""
+        if self._loop is not None:
+            task = self._loop.create_task(coroutine)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    @types.coroutine
+    def drive(
+        self, coroutine: Coroutine[Any, Any, T], activation: Activation
+    ) -> Generator[Any, Any, T]:
+        """Await `coroutine`; once it suspends, let another runner take over the run queue."""
+        try:
+            waits_for = coroutine.send(None)
+            self._suspended(activation)
+            while True:
+                try:
+                    sent = yield waits_for
+                except BaseException as error:  # noqa: BLE001 - thrown into the coroutine
+                    waits_for = coroutine.throw(error)
+                else:
+                    waits_for = coroutine.send(sent)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        finally:
+            activation.interrupt = None
+
+    def _suspended(self, activation: Activation) -> None:
+        task = asyncio.current_task()
+        message = activation.message
+        if task is not None:
+            activation.interrupt = partial(self._interrupt, task, activation, message)
+        self._pumped = bool(self._ready)
+        if self._pumped:
+            self._call_soon()
+
+    def _interrupt(self, task: asyncio.Task[Any], activation: Activation, message: Any) -> None:
+        def cancel() -> None:
+            if activation.message is message and activation.interrupt is not None:
+                task.cancel()
+
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(cancel)
+
+    def _call_soon(self) -> None:
+        if threading.get_ident() == self._thread_id and self._loop is not None:
+            self._loop.call_soon(self._pump)
+            return
+        try:
+            self._running_loop().call_soon_threadsafe(self._pump)
+        except RuntimeError:
+            # The loop has ended, and with it every turn: a stopped node drops the agents.
+            self._ready.clear()
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop; for the first agent that needs one, it is made with a thread of its own."""
+        with self._lock:
+            if self._loop is None:
+                loop = asyncio.new_event_loop()
+                self._loop = loop
+                self._thread = threading.Thread(
+                    target=self._run, args=(loop,), name="actorbus-loop", daemon=True
+                )
+                self._thread.start()
+                self._thread_id = self._thread.ident
+            return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+
+    def _pump(self) -> None:
+        """Have a runner see to the run queue."""
+        self._pumped = False
+        if not self._ready or self._closed:
+            return
+        self._pumped = True
+        while self._idle:
+            future = self._idle.pop()
+            if not future.done():
+                future.set_result(None)
+                return
+        self.start_task(self._give_turns())
+
+    async def _give_turns(self) -> None:
+        """A runner. While it gives turns, ``submit`` need not call the loop."""
+        ready = self._ready
+        loop = asyncio.get_running_loop()
+        while not self._closed:
+            self._pumped = True
+            while ready:
+                cell = ready.popleft()
+                self._at_work = cell
+                await cell.turn_on_loop()
+            self._pumped = False
+            if ready:
+                continue
+            self._at_work = None
+            future: asyncio.Future[None] = loop.create_future()
+            self._idle.append(future)
+            await future

@@ -1,0 +1,449 @@
+"""What others hold of agents: one (``Ref``), one of many or all of them (``Target``), a topic."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
+
+from actorbus.actors.reply import Gathered, Reply
+from actorbus.bus.arguments import checked_priority, checked_timeout
+from actorbus.bus.origin import CURRENT
+from actorbus.bus.routing import Route
+from actorbus.bus.where import compiled
+from actorbus.errors import ActorbusError, NoProvider, UnknownRecipient
+from actorbus.message import Message, MessageKind, Priority, check_pattern, check_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import pykka
+
+    from actorbus.actors.cell import Cell
+    from actorbus.actors.runtime import Runtime
+    from actorbus.bus.mailbox import Inbox
+    from actorbus.bus.where import Where
+    from actorbus.clock import Timer
+
+_NORMAL = Priority.NORMAL
+_TELL = MessageKind.TELL
+
+
+class Ref:
+    """An agent, by name. Safe to share, to send and to keep; it travels as its name.
+
+    Used inside a handler it sends as that agent.
+    """
+
+    __slots__ = ("__weakref__", "_bus", "_inbox", "_offer", "_runtime", "name")
+
+    def __init__(self, runtime: Runtime, name: str, inbox: Inbox) -> None:
+        self._runtime = runtime
+        self._bus = runtime.bus
+        self._inbox = inbox
+        self._offer = inbox.offer
+        self.name = name
+
+    @property
+    def __actorbus_ref__(self) -> str:
+        return self.name
+
+    def tell(
+        self,
+        payload: Any,
+        *,
+        priority: Priority = Priority.NORMAL,
+        ttl: float | None = None,
+        delay: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send without waiting for what comes of it. In memory, accepted when this returns.
+
+        Args:
+            payload: read-only from now on; in memory it is shared, not copied.
+            priority: which waiting message goes first.
+            ttl: seconds after which it is not started any more, but dead-lettered.
+            delay: seconds before it is put into the mailbox.
+            headers: the sender's own entries, str to str.
+
+        Raises:
+            AgentStopped, UnknownRecipient: nobody is there to take it.
+            MailboxFull: no room, and none in time; see ``MailboxPolicy``.
+            MessageExpired, InvalidName: an argument that cannot be meant.
+            PayloadTooLarge, UnsupportedPayload: where payloads are checked.
+            AuditUnavailable: a strict history could not be written.
+        """
+        bus = self._bus
+        if bus.plain and ttl is None and delay is None and headers is None:
+            # What bus.stamp() does, in line: this is the hot path.
+            now = bus.monotonic() + bus.offset
+            ids = bus.ids
+            if now >= ids.until:
+                ids.rebase(now)
+            message_id = ids.next()
+            if priority is not _NORMAL:
+                priority = checked_priority(priority)
+            origin = CURRENT.get()
+            if origin is None or (cause := origin.message) is None:
+                message = Message(
+                    message_id,
+                    _TELL,
+                    None if origin is None else origin.name,
+                    self.name,
+                    None,
+                    payload,
+                    priority,
+                    now,
+                    None,
+                    message_id,
+                    None,
+                    None if origin is None else origin.run_id,
+                    1,
+                    0,
+                    None,
+                )
+            else:
+                message = Message(
+                    message_id,
+                    _TELL,
+                    origin.name,
+                    self.name,
+                    None,
+                    payload,
+                    priority,
+                    now,
+                    None,
+                    cause.correlation_id,
+                    cause.id,
+                    cause.run_id,
+                    1,
+                    cause.hops + 1,
+                    None,
+                )
+            offered = self._offer(message)
+            if offered is not None:
+                bus.refused(message, self._inbox, offered)
+            return
+        message = bus.stamp(_TELL, self.name, payload, priority, ttl=ttl, headers=headers)
+        bus.send(message, self._inbox, delay)
+
+    def ask(
+        self,
+        payload: Any,
+        *,
+        timeout: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+        expect: type[Any] | None = None,
+    ) -> Reply[Any]:
+        """Send and get a reply: ``.get()`` it, or ``await`` it.
+
+        Args:
+            payload: as in ``tell``.
+            timeout: seconds until it gives up, 30 by default; inside a handler never later
+                than the deadline of the message in hand.
+            priority: as in ``tell``.
+            headers: as in ``tell``.
+            expect: the class of the reply, where it comes from another process.
+
+        Raises:
+            InvalidName: an argument that cannot be meant. Everything else comes out of the
+                reply.
+        """
+        return self._runtime.ask(self.name, self._inbox, payload, timeout, priority, headers)
+
+    def stop(self, *, drain: bool = False) -> None:
+        """Stop the agent. Returns at once; from now on sends get ``AgentStopped``.
+
+        The message in hand ends. What waits becomes ``stopped``, or with `drain` is handled
+        first.
+        """
+        cell = self._cell
+        if cell is not None:
+            cell.stop(drain=drain)
+
+    def subscribe(self, pattern: str, where: Where | None = None) -> Subscription:
+        """Send the agent what is published on topics like `pattern` and passes `where`.
+
+        In effect when this returns. ``*`` is one token, ``>`` one or more at the end.
+
+        Raises:
+            InvalidName: not a pattern, or not a filter.
+        """
+        return subscribe(self._runtime, self.name, pattern, where)
+
+    async def room(self) -> None:
+        """Wait until the agent's mailbox has room, or the agent has stopped."""
+        loop = asyncio.get_running_loop()
+        ready = loop.create_future()
+
+        def go_on() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(go_on)
+
+        if self._inbox.when_room(wake):
+            async with asyncio.timeout(self._runtime.settings.send_timeout):
+                await ready
+
+    @property
+    def alive(self) -> bool:
+        """Whether messages are still taken."""
+        return self._runtime.bus.transport.route(self.name) is self._inbox
+
+    @property
+    def actor_ref(self) -> pykka.ActorRef[Any]:
+        """Pykka's own ref of the same agent.
+
+        Raises:
+            UnknownRecipient: the agent does not run in this process.
+        """
+        cell = self._cell
+        if cell is None:
+            raise UnknownRecipient(self.name)
+        return cell.agent.actor_ref
+
+    def proxy(self) -> Any:
+        """Pykka's proxy: attributes and methods of the agent, as futures."""
+        return self.actor_ref.proxy()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ref) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"<Ref {self.name!r}>"
+
+    @property
+    def _cell(self) -> Cell | None:
+        owner = self._inbox.owner
+        return owner if hasattr(owner, "agent_class") else None
+
+
+class Target(Protocol):
+    """The agents with a capability: one of them, or all."""
+
+    capability: str
+
+    def tell(
+        self,
+        payload: Any,
+        *,
+        priority: Priority = Priority.NORMAL,
+        ttl: float | None = None,
+        delay: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send; see ``Ref.tell``. Raises ``NoProvider`` if nobody has the capability."""
+
+    def ask(
+        self,
+        payload: Any,
+        *,
+        timeout: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+        expect: type[Any] | None = None,
+    ) -> Reply[Any]:
+        """Send and get a reply; see ``Ref.ask``."""
+
+
+class AnyOf:
+    """The least busy agent with a capability, chosen at each send."""
+
+    __slots__ = ("_runtime", "capability")
+
+    def __init__(self, runtime: Runtime, capability: str) -> None:
+        self._runtime = runtime
+        self.capability = capability
+
+    def tell(
+        self,
+        payload: Any,
+        *,
+        priority: Priority = Priority.NORMAL,
+        ttl: float | None = None,
+        delay: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._runtime.pick(self.capability).tell(
+            payload, priority=priority, ttl=ttl, delay=delay, headers=headers
+        )
+
+    def ask(
+        self,
+        payload: Any,
+        *,
+        timeout: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+        expect: type[Any] | None = None,
+    ) -> Reply[Any]:
+        try:
+            ref = self._runtime.pick(self.capability)
+        except NoProvider as error:
+            return self._runtime.failed(self.capability, error)
+        return ref.ask(payload, timeout=timeout, priority=priority, headers=headers, expect=expect)
+
+
+class AllOf:
+    """Every agent with a capability. ``ask`` gives one reply: a list of values or errors."""
+
+    __slots__ = ("_runtime", "capability")
+
+    def __init__(self, runtime: Runtime, capability: str) -> None:
+        self._runtime = runtime
+        self.capability = capability
+
+    def tell(
+        self,
+        payload: Any,
+        *,
+        priority: Priority = Priority.NORMAL,
+        ttl: float | None = None,
+        delay: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        errors: list[ActorbusError] = []
+        for ref in self._runtime.everybody(self.capability):
+            try:
+                ref.tell(payload, priority=priority, ttl=ttl, delay=delay, headers=headers)
+            except ActorbusError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def ask(
+        self,
+        payload: Any,
+        *,
+        timeout: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+        expect: type[Any] | None = None,
+    ) -> Reply[Any]:
+        runtime = self._runtime
+        try:
+            refs = runtime.everybody(self.capability)
+        except NoProvider as error:
+            return runtime.failed(self.capability, error)
+        replies = [
+            ref.ask(payload, timeout=timeout, priority=priority, headers=headers, expect=expect)
+            for ref in refs
+        ]
+        now = runtime.clock.now()
+        deadline = max(reply.deadline for reply in replies)
+        gathered = Gathered(runtime.asking, self.capability, now, deadline)
+        gathered.gather(replies)
+        return gathered
+
+
+class Topic:
+    """Where events are published."""
+
+    __slots__ = ("_runtime", "name")
+
+    def __init__(self, runtime: Runtime, name: str) -> None:
+        self._runtime = runtime
+        self.name = check_topic(name)
+
+    def publish(
+        self,
+        payload: Any,
+        *,
+        priority: Priority = Priority.NORMAL,
+        ttl: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """Send to every subscriber but the sender; how many local recipients took it."""
+        return self._runtime.publish(
+            self.name, payload, priority=priority, ttl=ttl, headers=headers
+        )
+
+
+class Subscription:
+    """One subscription of one recipient. A context manager that ends it."""
+
+    __slots__ = ("_route", "_runtime")
+
+    def __init__(self, runtime: Runtime, route: Route) -> None:
+        self._runtime = runtime
+        self._route = route
+
+    @property
+    def pattern(self) -> str:
+        return self._route.pattern
+
+    @property
+    def name(self) -> str:
+        """Who gets the events."""
+        return self._route.name
+
+    def cancel(self) -> None:
+        """In effect when this returns. Idempotent."""
+        self._runtime.bus.transport.unsubscribe(self._route)
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+
+class Schedule:
+    """A payload that an agent tells itself again and again."""
+
+    __slots__ = ("_send", "_timer", "every")
+
+    def __init__(self, every: float, send: Callable[[], bool]) -> None:
+        self.every = every
+        self._send: Callable[[], bool] | None = send
+        self._timer: Timer | None = None
+
+    def start(self, call_at: Callable[[float, Callable[[], object]], Timer], now: float) -> None:
+        """Have the next one sent one period from `now`; missed ones are not made up."""
+
+        def due() -> None:
+            if self._send is None:
+                return
+            if self._send():
+                self.start(call_at, now + self.every)
+            else:
+                self.cancel()
+
+        self._timer = call_at(now + self.every, due)
+
+    @property
+    def cancelled(self) -> bool:
+        return self._send is None
+
+    def cancel(self) -> None:
+        """Send no more. Idempotent."""
+        self._send = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def subscribe(runtime: Runtime, name: str, pattern: str, where: Where | None) -> Subscription:
+    """Subscribe whoever has `name`.
+
+    Raises:
+        InvalidName: not a pattern, or not a filter.
+    """
+    route = Route(name, check_pattern(pattern), compiled(where))
+    runtime.bus.transport.subscribe(route)
+    return Subscription(runtime, route)
+
+
+def ask_deadline(now: float, timeout: float | None, default: float) -> float:
+    """When an ask gives up: its own timeout, and never later than the message in hand."""
+    deadline = now + (default if timeout is None else checked_timeout(timeout))
+    origin = CURRENT.get()
+    if origin is not None and origin.message is not None:
+        inherited = origin.message.deadline
+        if inherited is not None and inherited < deadline:
+            return inherited
+    return deadline

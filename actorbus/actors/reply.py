@@ -1,0 +1,390 @@
+"""The reply to an ask: a value or an error that is there now or later.
+
+A reply is settled once, by whoever is first: the handler, its deadline, or ``cancel``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from actorbus.bus.arguments import checked_timeout
+from actorbus.bus.origin import CURRENT
+from actorbus.errors import AskTimeout, Cancelled, DeadlockDetected
+from actorbus.telemetry import ReplyUnclaimed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Sequence
+
+    from actorbus.actors.activation import Activation
+    from actorbus.bus.waiting import Waiting
+    from actorbus.clock import Clock, Timer
+    from actorbus.telemetry import Telemetry
+
+T = TypeVar("T")
+
+
+class Asking:
+    """What the replies of one node share: how to wait, the clock, the deadlines."""
+
+    __slots__ = ("clock", "deadlines", "lock", "telemetry", "waiting")
+
+    def __init__(self, clock: Clock, telemetry: Telemetry, waiting: Waiting) -> None:
+        self.clock = clock
+        self.telemetry = telemetry
+        self.waiting = waiting
+        self.lock = threading.Lock()
+        self.deadlines = Deadlines(clock)
+
+
+class Reply(Generic[T]):
+    """What an ask comes to. From any thread, awaited on any loop, as often as you like.
+
+    ``deadline`` is node time: when the ask gives up by itself.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_asking",
+        "_callbacks",
+        "_cancel_target",
+        "_claimed",
+        "_error",
+        "_value",
+        "asked_at",
+        "deadline",
+        "forwarded_to",
+        "recipient",
+        "settled",
+        "target",
+        "waiter",
+    )
+
+    def __init__(self, asking: Asking, recipient: str, asked_at: float, deadline: float) -> None:
+        self._asking = asking
+        self.settled = False
+        self._claimed = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._callbacks: list[Callable[[Reply[Any]], object]] | None = None
+        self._cancel_target: Callable[[], object] | None = None
+        self.recipient = recipient
+        self.asked_at = asked_at
+        self.deadline = deadline
+        self.target: Any = None
+        """The cell that is asked, where it is in this process."""
+        self.forwarded_to: Reply[Any] | None = None
+        self.waiter: Activation | None = None
+        """The handler that waits for this reply."""
+
+    # -- for whoever asked
+
+    def get(self, timeout: float | None = None) -> T:
+        """Wait for the value, at most `timeout` seconds and never past the ask's deadline.
+
+        Raises:
+            AskTimeout: no reply in time. After a `timeout` shorter than the ask's the reply
+                stays usable.
+            AgentFailed, AgentStopped, Rejected, NoHandler, Cancelled: what became of the ask.
+            DeadlockDetected: the wait could never end.
+            PoolExhausted: every thread of the pool waits already.
+        """
+        if not self.settled:
+            self._wait(self.deadline if timeout is None else self._until(timeout))
+        return self._result()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self.settled:
+            yield from self._suspend()
+        return self._result()
+
+    def done(self) -> bool:
+        """Whether ``get`` would return, or raise, at once."""
+        if not self.settled and self._asking.clock.now() >= self.deadline:
+            self.time_out()
+        return self.settled
+
+    def cancel(self) -> bool:
+        """Give up: cancel the message, and what its handler waits for. False if it was too late.
+
+        A queued message is dropped, an async handler is cancelled, a sync one sees
+        ``self.cancelled``. Tells that the handler has sent are not recalled.
+        """
+        if not self.fail(Cancelled(f"the ask of {self.recipient!r} was cancelled")):
+            return False
+        self._claimed = True
+        if self.forwarded_to is not None:
+            self.forwarded_to.cancel()
+        if self._cancel_target is not None:
+            self._cancel_target()
+        return True
+
+    def __repr__(self) -> str:
+        state = "pending" if not self.settled else "failed" if self._error else "done"
+        return f"<Reply from {self.recipient!r}: {state}>"
+
+    # -- for the runtime
+
+    def resolve(self, value: Any) -> bool:
+        """Settle with a value. False if it was settled already."""
+        return self._settle(value, None)
+
+    def fail(self, error: BaseException) -> bool:
+        """Settle with an error. False if it was settled already."""
+        return self._settle(None, error)
+
+    def time_out(self) -> None:
+        """Settle because the deadline has passed."""
+        self.fail(AskTimeout(self.recipient, self.deadline - self.asked_at))
+
+    def when_cancelled(self, cancel: Callable[[], object]) -> None:
+        """What ``cancel`` calls to reach the message."""
+        self._cancel_target = cancel
+
+    def then(self, callback: Callable[[Reply[Any]], object]) -> None:
+        """Call `callback` with this reply once it is settled: on that thread, or now.
+
+        From then on the deadline settles the reply even if nobody waits.
+        """
+        with self._asking.lock:
+            pending = not self.settled
+            if pending:
+                if self._callbacks is None:
+                    self._callbacks = []
+                self._callbacks.append(callback)
+        if pending:
+            self._asking.deadlines.add(self)
+        else:
+            callback(self)
+
+    def outcome(self) -> tuple[Any, BaseException | None]:
+        """The value and the error of a settled reply; one of them is None. Claims the error."""
+        self._claimed = True
+        return self._value, self._error
+
+    def forward(self, inner: Reply[Any]) -> None:
+        """Settle with whatever `inner` comes to: the handler returned a reply."""
+        self.forwarded_to = inner
+        if self.waiter is not None and (ring := ring_of(self.waiter, self)):
+            self.fail(DeadlockDetected(ring))
+        inner.then(self._adopt)
+
+    def _adopt(self, inner: Reply[Any]) -> None:
+        value, error = inner.outcome()
+        self._settle(value, error)
+
+    def _settle(self, value: Any, error: BaseException | None) -> bool:
+        with self._asking.lock:
+            if self.settled:
+                return False
+            self._value = value
+            self._error = error
+            self.settled = True
+            callbacks, self._callbacks = self._callbacks, None
+        if callbacks is not None:
+            self._asking.deadlines.discard(self)
+            for callback in callbacks:
+                callback(self)
+        return True
+
+    def _result(self) -> T:
+        self._claimed = True
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[no-any-return]
+
+    def _until(self, timeout: float) -> float:
+        return min(self.deadline, self._asking.clock.now() + checked_timeout(timeout))
+
+    def _wait(self, until: float) -> None:
+        asking = self._asking
+        origin: Any = CURRENT.get()
+        if not asking.waiting.may_block():
+            raise DeadlockDetected(
+                (), "get() would block the event loop; write `await` instead of `.get()`"
+            )
+        if origin is not None:
+            origin.begin_wait(self)
+        try:
+            happened = asking.waiting.wait(self._arm, until)
+        finally:
+            if origin is not None:
+                origin.end_wait(self)
+        if happened or self.settled:
+            return
+        if until >= self.deadline:
+            self.time_out()
+        else:
+            raise AskTimeout(self.recipient, until - self.asked_at, "; the reply may still come")
+
+    def _arm(self, wake: Callable[[], object]) -> bool:
+        with self._asking.lock:
+            if self.settled:
+                return False
+            if self._callbacks is None:
+                self._callbacks = []
+            self._callbacks.append(lambda _: wake())
+            return True
+
+    def _suspend(self) -> Generator[Any, None, None]:
+        origin: Any = CURRENT.get()
+        if origin is not None:
+            origin.begin_wait(self)
+        try:
+            future = _Wakeup(asyncio.get_running_loop())
+            self.then(future.wake)
+            yield from future.future
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        finally:
+            if origin is not None:
+                origin.end_wait(self)
+
+    def __del__(self) -> None:
+        if self._error is not None and not self._claimed:
+            telemetry = self._asking.telemetry
+            if telemetry.active:
+                telemetry.emit(ReplyUnclaimed(self.recipient, self._error))
+
+
+class Gathered(Reply[list[Any]]):
+    """One reply of many: a list of their values or errors, in the order asked."""
+
+    __slots__ = ("_left", "replies")
+
+    def __init__(self, asking: Asking, recipient: str, asked_at: float, deadline: float) -> None:
+        super().__init__(asking, recipient, asked_at, deadline)
+        self.replies: Sequence[Reply[Any]] = ()
+        self._left = 0
+
+    def gather(self, replies: Sequence[Reply[Any]]) -> None:
+        self.replies = replies
+        self._left = len(replies)
+        self.when_cancelled(self._cancel_all)
+        if not replies:
+            self.resolve([])
+        for reply in replies:
+            reply.then(self._one_more)
+
+    def _one_more(self, _: Reply[Any]) -> None:
+        with self._asking.lock:
+            self._left -= 1
+            if self._left:
+                return
+        outcomes = [reply.outcome() for reply in self.replies]
+        self.resolve([value if error is None else error for value, error in outcomes])
+
+    def _cancel_all(self) -> None:
+        for reply in self.replies:
+            reply.cancel()
+
+
+class _Wakeup:
+    """Wakes a coroutine on its own loop, from whatever thread the reply is settled on."""
+
+    __slots__ = ("_loop", "_thread", "future")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._thread = threading.get_ident()
+        self.future: asyncio.Future[None] = loop.create_future()
+
+    def wake(self, _: Reply[Any]) -> None:
+        if threading.get_ident() == self._thread:
+            self._set()
+            return
+        try:
+            self._loop.call_soon_threadsafe(self._set)
+        except RuntimeError:
+            # The loop is closed, so nobody waits on it any more.
+            return
+
+    def _set(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+def ring_of(activation: Activation, reply: Reply[Any]) -> list[str] | None:
+    """The names round the ring that waiting for `reply` closes; None if there is none.
+
+    A handler waits for a reply, the reply for an agent, that agent for its own handler, which
+    may wait for another reply. Agents that handle several messages at a time wait for nobody.
+    """
+    start = activation.cell
+    if start is None or not start.waits_in_turn:
+        return None
+    stack: list[tuple[Reply[Any], list[str]]] = [(reply, [start.name])]
+    seen = set()
+    while stack:
+        waited_for, path = stack.pop()
+        if id(waited_for) in seen:
+            continue
+        seen.add(id(waited_for))
+        if waited_for.forwarded_to is not None:
+            stack.append((waited_for.forwarded_to, path))
+            continue
+        if isinstance(waited_for, Gathered):
+            stack.extend((one, path) for one in waited_for.replies if not one.settled)
+            continue
+        cell = waited_for.target
+        if cell is None or waited_for.settled:
+            continue
+        chain = [*path, cell.name]
+        if cell is start:
+            return chain
+        if cell.waits_in_turn:
+            stack.extend((one, chain) for one in cell.waiting_for())
+    return None
+
+
+_FINE: Final = 5.0
+_GRAIN: Final = 0.25
+
+
+class Deadlines:
+    """Settles replies whose deadline passes while somebody waits without a thread.
+
+    A deadline less than 5 s away has a timer of its own; those further away share one for
+    each quarter of a second, so that a reply costs two set operations and is at most that late.
+    """
+
+    __slots__ = ("_clock", "_groups", "_lock", "_single")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._groups: dict[int, set[Reply[Any]]] = {}
+        self._single: dict[int, Timer] = {}
+
+    def add(self, reply: Reply[Any]) -> None:
+        if reply.deadline - self._clock.now() < _FINE:
+            timer = self._clock.call_at(reply.deadline, reply.time_out)
+            with self._lock:
+                self._single[id(reply)] = timer
+            if reply.settled:
+                self.discard(reply)
+            return
+        slot = int(reply.deadline / _GRAIN) + 1
+        group = self._groups.get(slot)
+        if group is None:
+            with self._lock:
+                group = self._groups.get(slot)
+                if group is None:
+                    group = self._groups[slot] = set()
+                    self._clock.call_at(slot * _GRAIN, lambda: self._expire(slot))
+        group.add(reply)
+        if reply.settled:
+            group.discard(reply)
+
+    def discard(self, reply: Reply[Any]) -> None:
+        if self._single and (timer := self._single.pop(id(reply), None)) is not None:
+            timer.cancel()
+        group = self._groups.get(int(reply.deadline / _GRAIN) + 1)
+        if group is not None:
+            group.discard(reply)
+
+    def _expire(self, slot: int) -> None:
+        for reply in list(self._groups.pop(slot, ())):
+            reply.time_out()

@@ -1,0 +1,393 @@
+"""What the agents of one node share: the table of cells, and the parts they work with."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+from actorbus.actors.agent import Agent
+from actorbus.actors.cell import START, Cell
+from actorbus.actors.functions import agent_class
+from actorbus.actors.ref import AllOf, AnyOf, Ref, Schedule, ask_deadline, subscribe
+from actorbus.actors.reply import Asking, Reply
+from actorbus.bus.arguments import checked_timeout
+from actorbus.bus.middleware import chain
+from actorbus.bus.origin import CURRENT
+from actorbus.errors import (
+    ActorbusError,
+    BusClosed,
+    InvalidName,
+    NameTaken,
+)
+from actorbus.message import Message, MessageKind, Priority, Reason, check_name
+
+if TYPE_CHECKING:
+    import random as random_module
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+
+    from actorbus.actors.activation import Activation
+    from actorbus.bus.bus import Bus
+    from actorbus.bus.mailbox import Inbox
+    from actorbus.bus.middleware import Middleware, Outcome
+    from actorbus.clock import Clock
+    from actorbus.context.context import Context
+    from actorbus.registry.registry import Registry
+    from actorbus.settings import Settings
+    from actorbus.telemetry import Telemetry
+
+_CANCELLED_RUNS: Final = 1_000
+_WORD: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+class Terminated:
+    """What a watcher gets, exactly once, when the agent it watches has stopped."""
+
+    __slots__ = ("name", "reason")
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Terminated) and (other.name, other.reason) == (
+            self.name,
+            self.reason,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.reason))
+
+    def __repr__(self) -> str:
+        return f"Terminated(name={self.name!r}, reason={self.reason!r})"
+
+
+class Runtime:
+    """The agents of one node at work. The node makes one and gives it its parts."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        bus: Bus,
+        registry: Registry,
+        context: Context,
+        clock: Clock,
+        settings: Settings,
+        telemetry: Telemetry,
+        random: random_module.Random,
+        deliver_middleware: Sequence[Middleware] = (),
+    ) -> None:
+        self.node = node
+        self.bus = bus
+        self.registry = registry
+        self.context = context
+        self.clock = clock
+        self.settings = settings
+        self.telemetry = telemetry
+        self.random = random
+        self.asking = Asking(clock, telemetry, bus.waiting)
+        self.turn_messages = settings.turn_messages
+        self.turn_seconds = settings.turn_seconds
+        self.cells: dict[str, Cell] = {}
+        self.cancelled_runs: OrderedDict[str, None] = OrderedDict()
+        self.deliver: Callable[[Message[Any]], Outcome] | None = (
+            chain(list(deliver_middleware), _invoke) if deliver_middleware else None
+        )
+        self.submit: Mapping[str, Callable[[Cell], object]] = {}
+        self.drive: Callable[[Coroutine[Any, Any, Any], Activation], Any]
+        self.start_task: Callable[[Coroutine[Any, Any, Any]], None]
+        self.uncancel: Callable[[], None]
+        self.make_logger: Callable[[str], Any]
+        self.learn_types: Callable[[type[Agent]], None] = _nothing_to_learn
+        self.accepting = False
+        self._lock = threading.Lock()
+        self._numbers: dict[str, count[int]] = {}
+        self._loggers: dict[str, Any] = {}
+        self._schedules: dict[str, list[Schedule]] = {}
+        self._watched: dict[str, set[str]] = {}
+
+    # -- agents
+
+    def spawn(
+        self,
+        agent: object,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        parent: Cell | None = None,
+        failover: bool | None = None,
+    ) -> Ref:
+        """Make an agent and let it live.
+
+        Raises:
+            InvalidHandler: `agent` is no agent.
+            InvalidName, NameTaken: `name` cannot be had.
+            BusClosed: the node is not running.
+        """
+        if not self.accepting:
+            raise BusClosed("the node is not running; start it, or use it as `with Node()`")
+        cls = agent_class(agent)
+        chosen = self._next_name(cls) if name is None else check_name("an agent", name)
+        if chosen in self.cells:
+            raise NameTaken(chosen, self.node)
+        cell = Cell(
+            self,
+            chosen,
+            cls,
+            (args, kwargs or {}),
+            cls.mailbox,
+            self.submit[cls.runs_on],
+            parent,
+        )
+        if failover is not None:
+            cell.failover = failover
+        cell.ref = Ref(self, chosen, cell.mailbox)
+        cell.agent = cell.build()
+        self.learn_types(cls)
+        self._introduce(cell)
+        if cls.on_start is Agent.on_start:
+            cell.begin()
+        else:
+            cell.mailbox.command(START)
+        return cell.ref
+
+    def _introduce(self, cell: Cell) -> None:
+        """Make the cell known everywhere, or nowhere."""
+        transport = self.bus.transport
+        transport.attach(cell.mailbox)
+        try:
+            self.registry.register(cell)
+            for pattern in cell.agent_class.subscriptions:
+                subscribe(self, cell.name, pattern, None)
+        except BaseException:
+            transport.detach(cell.mailbox)
+            self.registry.unregister(cell.name)
+            raise
+        self.cells[cell.name] = cell
+        if cell.parent is not None:
+            if cell.parent.children is None:
+                cell.parent.children = {}
+            cell.parent.children[cell.name] = cell
+
+    def forget(self, cell: Cell, reason: str) -> None:
+        """The agent has stopped: free its name and tell who watches it."""
+        name = cell.name
+        self.bus.transport.detach(cell.mailbox)
+        self.registry.unregister(name)
+        with self._lock:
+            schedules = self._schedules.pop(name, ())
+            watchers = self._watched.pop(name, ())
+            self._loggers.pop(name, None)
+        for schedule in schedules:
+            schedule.cancel()
+        if self.cells.get(name) is cell:
+            del self.cells[name]
+        if cell.parent is not None and cell.parent.children is not None:
+            cell.parent.children.pop(name, None)
+        for watcher in watchers:
+            self._tell_terminated(watcher, name, reason)
+
+    def _next_name(self, cls: type[Agent]) -> str:
+        stem = _WORD.sub("-", cls.__name__).replace("_", "-").lower()
+        numbers = self._numbers.get(stem)
+        if numbers is None:
+            numbers = self._numbers.setdefault(stem, count(1))
+        while True:
+            name = f"{stem}-{next(numbers)}"
+            if name not in self.cells:
+                return name
+
+    # -- addressing
+
+    def ref(self, name: str) -> Ref:
+        """The agent of that name.
+
+        Raises:
+            UnknownRecipient: there is none.
+        """
+        cell = self.cells.get(name)
+        return cell.ref if cell is not None else Ref(self, name, self.bus.inbox(name))
+
+    def any(self, capability: str) -> AnyOf:
+        return AnyOf(self, check_name("a capability", capability))
+
+    def all(self, capability: str) -> AllOf:
+        return AllOf(self, check_name("a capability", capability))
+
+    def pick(self, capability: str) -> Ref:
+        """The least busy provider.
+
+        Raises:
+            NoProvider: there is none.
+        """
+        member = self.registry.pick(capability)
+        return member.ref if isinstance(member, Cell) else self.ref(member.name)
+
+    def everybody(self, capability: str) -> list[Ref]:
+        """All providers.
+
+        Raises:
+            NoProvider: there is none.
+        """
+        members = self.registry.providers(capability)
+        if not members:
+            # pick() knows who is offered instead, and says so.
+            return [self.pick(capability)]
+        return [
+            member.ref if isinstance(member, Cell) else self.ref(member.name) for member in members
+        ]
+
+    # -- sending
+
+    def ask(
+        self,
+        name: str,
+        inbox: Inbox,
+        payload: Any,
+        timeout: float | None,
+        priority: Priority,
+        headers: Mapping[str, str] | None,
+    ) -> Reply[Any]:
+        """Send a request; whatever goes wrong comes out of the reply."""
+        bus = self.bus
+        now = bus.monotonic() + bus.offset
+        deadline = ask_deadline(now, timeout, self.settings.ask_timeout)
+        reply: Reply[Any] = Reply(self.asking, name, now, deadline)
+        message = bus.stamp(
+            MessageKind.REQUEST,
+            name,
+            payload,
+            priority,
+            deadline=deadline,
+            headers=headers,
+            answer_to=reply,
+        )
+        owner = inbox.owner
+        if isinstance(owner, Cell):
+            reply.target = owner
+            reply.when_cancelled(lambda: owner.cancel(message))
+        try:
+            if bus.plain:
+                offered = inbox.offer(message)
+                if offered is not None:
+                    bus.refused(message, inbox, offered)
+            else:
+                bus.send(message, inbox)
+        except ActorbusError as error:
+            reply.fail(error)
+            return reply
+        if isinstance(owner, Cell) and owner.parked:
+            owner.refuse_asks()
+        return reply
+
+    def failed(self, recipient: str, error: ActorbusError) -> Reply[Any]:
+        """A reply that has failed already."""
+        now = self.clock.now()
+        reply: Reply[Any] = Reply(self.asking, recipient, now, now + self.settings.ask_timeout)
+        reply.fail(error)
+        return reply
+
+    def broadcast(
+        self,
+        payload: Any,
+        *,
+        priority: Priority = Priority.NORMAL,
+        ttl: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """Send to everyone but the sender; how many local recipients took it."""
+        message = self.bus.stamp(
+            MessageKind.BROADCAST, None, payload, priority, ttl=ttl, headers=headers
+        )
+        return self.bus.fan_out(message)
+
+    def publish(
+        self,
+        topic: str,
+        payload: Any,
+        *,
+        priority: Priority = Priority.NORMAL,
+        ttl: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """Send to the subscribers of `topic`; how many local recipients took it."""
+        message = self.bus.stamp(
+            MessageKind.EVENT, None, payload, priority, topic=topic, ttl=ttl, headers=headers
+        )
+        return self.bus.fan_out(message)
+
+    def cancel_run(self, run_id: str) -> None:
+        """Cancel everything of a run: what is in hand, what waits, tells included."""
+        with self._lock:
+            self.cancelled_runs[run_id] = None
+            while len(self.cancelled_runs) > _CANCELLED_RUNS:
+                self.cancelled_runs.popitem(last=False)
+        for cell in list(self.cells.values()):
+            cell.cancel_run(run_id)
+
+    # -- what agents may ask for
+
+    def watch(self, watcher: Cell, name: str) -> None:
+        """Have `watcher` told when the agent of that name has stopped."""
+        check_name("an agent", name)
+        with self._lock:
+            if name in self.cells:
+                self._watched.setdefault(name, set()).add(watcher.name)
+                return
+        self._tell_terminated(watcher.name, name, "it does not run here")
+
+    def schedule(self, cell: Cell, every: float, payload: Any) -> Schedule:
+        """Have the agent tell itself `payload` again and again.
+
+        Raises:
+            InvalidName: `every` is no number of seconds above 0.
+        """
+        if not checked_timeout(every) > 0:
+            raise InvalidName("a period", every, "it must be above 0 seconds")
+
+        def send() -> bool:
+            if cell.mailbox.closed:
+                return False
+            message = self.bus.stamp(MessageKind.TELL, cell.name, payload)
+            message.sender = cell.name
+            self.bus.tell_without_waiting(message, cell.mailbox)
+            return True
+
+        schedule = Schedule(every, send)
+        with self._lock:
+            held = self._schedules.setdefault(cell.name, [])
+            held[:] = [one for one in held if not one.cancelled]
+            held.append(schedule)
+        schedule.start(self.clock.call_at, self.clock.now())
+        return schedule
+
+    def logger(self, cell: Cell) -> Any:
+        """The structlog logger of an agent, made once."""
+        logger = self._loggers.get(cell.name)
+        if logger is None:
+            logger = self._loggers[cell.name] = self.make_logger(cell.name)
+        return logger
+
+    def _tell_terminated(self, watcher: str, name: str, reason: str) -> None:
+        cell = self.cells.get(watcher)
+        if cell is None:
+            return
+        message = self.bus.stamp(MessageKind.TELL, watcher, Terminated(name, reason))
+        message.sender = name
+        if not cell.mailbox.insist(message):
+            self.bus.fail(message, watcher, Reason.STOPPED)
+
+
+def _invoke(message: Message[Any]) -> Outcome:
+    """The innermost deliver step: the cell whose turn it is calls its handler."""
+    activation: Any = CURRENT.get()
+    outcome: Outcome = activation.cell.invoke(message)
+    return outcome
+
+
+def _nothing_to_learn(_: type[Agent]) -> None:
+    return None

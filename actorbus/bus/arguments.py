@@ -1,0 +1,69 @@
+"""What callers pass to a send, checked: each error says what would have worked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from actorbus.errors import InvalidName, MessageExpired
+from actorbus.message import Priority
+
+
+def checked_priority(priority: object) -> Priority:
+    """`priority` as a ``Priority``; its number or its name will do.
+
+    Raises:
+        InvalidName: it is neither.
+    """
+    try:
+        if isinstance(priority, str):
+            return Priority[priority.upper()]
+        return Priority(priority)  # type: ignore[arg-type]
+    except (KeyError, ValueError):
+        words = ", ".join(f"Priority.{level.name}" for level in Priority)
+        raise InvalidName("a priority", priority, f"it must be one of {words}") from None
+
+
+def checked_ttl(ttl: object) -> float:
+    """`ttl` in seconds.
+
+    Raises:
+        InvalidName: it is no number.
+        MessageExpired: nothing is left of it.
+    """
+    seconds = _seconds("a ttl", ttl)
+    if seconds <= 0:
+        raise MessageExpired(f"a ttl of {seconds:g} s is over before the message is sent")
+    return seconds
+
+
+def checked_delay(delay: object) -> float:
+    seconds = _seconds("a delay", delay)
+    if seconds < 0:
+        raise InvalidName("a delay", delay, "it must be 0 seconds or more")
+    return seconds
+
+
+def checked_timeout(timeout: object) -> float:
+    seconds = _seconds("a timeout", timeout)
+    if seconds < 0:
+        raise InvalidName("a timeout", timeout, "it must be 0 seconds or more")
+    return seconds
+
+
+def _seconds(what: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise InvalidName(what, value, "it must be a number of seconds")
+    return float(value)
+
+
+def checked_headers(headers: object) -> Mapping[str, str]:
+    """A copy of `headers`.
+
+    Raises:
+        InvalidName: not a mapping of str to str.
+    """
+    if isinstance(headers, Mapping) and all(
+        isinstance(name, str) and isinstance(value, str) for name, value in headers.items()
+    ):
+        return dict(headers)
+    raise InvalidName("headers", headers, "they must be a mapping of str to str")

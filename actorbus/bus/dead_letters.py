@@ -1,0 +1,173 @@
+"""Messages that were accepted and could not be handled, kept with the reason."""
+
+from __future__ import annotations
+
+import builtins
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from actorbus.errors import InvalidName, UnknownMessage
+from actorbus.message import Message, MessageId, Reason, format_id, parse_id
+from actorbus.telemetry import DeadLetterForgotten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from actorbus.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeadLetter:
+    """A message that was not handled. ``at`` is node time; ``error`` may hold a traceback."""
+
+    message: Message[Any]
+    recipient: str | None
+    reason: Reason
+    error: str | None
+    attempts: int
+    at: float
+
+    @property
+    def id(self) -> MessageId:
+        """The message's id."""
+        return self.message.id
+
+
+class DeadLetters:
+    """The dead letters of a node: at most `capacity`, the oldest is forgotten first.
+
+    What is forgotten is counted in ``forgotten`` and said by telemetry. ``aio`` is the
+    awaitable twin.
+    """
+
+    def __init__(
+        self, capacity: int, telemetry: Telemetry, resend: Callable[[DeadLetter], MessageId]
+    ) -> None:
+        self.capacity = capacity
+        self.forgotten = 0
+        self._telemetry = telemetry
+        self._resend = resend
+        self._lock = threading.Lock()
+        self._letters: deque[DeadLetter] = deque()
+
+    @property
+    def aio(self) -> AsyncDeadLetters:
+        return AsyncDeadLetters(self)
+
+    def add(self, letter: DeadLetter) -> None:
+        """Keep `letter`; the bus calls this."""
+        with self._lock:
+            oldest = self._letters.popleft() if len(self._letters) >= self.capacity else None
+            self._letters.append(letter)
+            if oldest is not None:
+                self.forgotten += 1
+        if oldest is not None and self._telemetry.active:
+            self._telemetry.emit(
+                DeadLetterForgotten(oldest.message, oldest.recipient, oldest.reason)
+            )
+
+    def get(self, id: str | int | UUID) -> DeadLetter:
+        """The letter of that message; of a broadcast, the newest of its letters.
+
+        Raises:
+            UnknownMessage: there is none.
+        """
+        return self._find(parse_id(id))
+
+    def requeue(self, id: str | int | UUID) -> MessageId:
+        """Send the message again, under a new id whose cause is the old one; its new id.
+
+        A ttl it had is not started again. The letter is removed once the message is accepted.
+
+        Raises:
+            UnknownMessage: there is no such letter.
+            UnknownRecipient: its recipient is still missing; the letter is kept.
+        """
+        letter = self._find(parse_id(id))
+        new_id = self._resend(letter)
+        self._remove(letter)
+        return new_id
+
+    def discard(self, id: str | int | UUID) -> DeadLetter:
+        """Forget the letter and return it.
+
+        Raises:
+            UnknownMessage: there is no such letter.
+        """
+        letter = self._find(parse_id(id))
+        self._remove(letter)
+        return letter
+
+    def __len__(self) -> int:
+        return len(self._letters)
+
+    def _find(self, message_id: MessageId) -> DeadLetter:
+        with self._lock:
+            for letter in reversed(self._letters):
+                if letter.message.id == message_id:
+                    return letter
+        raise UnknownMessage(
+            f"no dead letter {format_id(message_id)}; {len(self._letters):,} are kept,"
+            " list() shows them"
+        )
+
+    def _remove(self, letter: DeadLetter) -> None:
+        with self._lock:
+            if letter in self._letters:
+                self._letters.remove(letter)
+
+    def list(
+        self,
+        *,
+        reason: Reason | str | None = None,
+        recipient: str | None = None,
+        limit: int = 1000,
+    ) -> builtins.list[DeadLetter]:
+        """The newest letters, newest first.
+
+        Raises:
+            InvalidName: `reason` is no word at all, or `limit` is below 1.
+        """
+        if reason is not None and not isinstance(reason, str):
+            raise InvalidName("a reason", reason, f"one of {', '.join(Reason)}")
+        if limit < 1:
+            raise InvalidName("a limit", limit, "it must be 1 or more")
+        with self._lock:
+            newest_first = builtins.list(reversed(self._letters))
+        found = (
+            letter
+            for letter in newest_first
+            if (reason is None or letter.reason == reason)
+            and (recipient is None or letter.recipient == recipient)
+        )
+        return [letter for letter, _ in zip(found, range(limit), strict=False)]
+
+
+class AsyncDeadLetters:
+    """The awaitable twin of ``DeadLetters``: in memory nothing waits."""
+
+    __slots__ = ("_letters",)
+
+    def __init__(self, letters: DeadLetters) -> None:
+        self._letters = letters
+
+    async def get(self, id: str | int | UUID) -> DeadLetter:
+        return self._letters.get(id)
+
+    async def requeue(self, id: str | int | UUID) -> MessageId:
+        return self._letters.requeue(id)
+
+    async def discard(self, id: str | int | UUID) -> DeadLetter:
+        return self._letters.discard(id)
+
+    async def list(
+        self,
+        *,
+        reason: Reason | str | None = None,
+        recipient: str | None = None,
+        limit: int = 1000,
+    ) -> builtins.list[DeadLetter]:
+        return self._letters.list(reason=reason, recipient=recipient, limit=limit)

@@ -1,0 +1,125 @@
+"""Effects on every message: wrappers that the bus does not know.
+
+A middleware takes the next step and returns its own::
+
+    def with_deadline(handle: Handle) -> Handle:
+        def handle_in_time(message: Message) -> Outcome:
+            if message.expired(clock.now()):
+                return Dead(Reason.EXPIRED)
+            return handle(message)
+        return handle_in_time
+
+``Node(middleware=[Send(...), Deliver(...)])`` says on which side: before a message is accepted,
+or before its handler starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from actorbus.errors import InvalidSettings
+from actorbus.message import Message, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The message waits in `copies` mailboxes."""
+
+    copies: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Handled:
+    """The handler returned; `value` goes to whoever asked."""
+
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try the message again after so many seconds."""
+
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The message will not be handled: a dead letter, or an error to whoever asked."""
+
+    reason: Reason
+    why: str = ""
+    error: BaseException | None = None
+
+
+class Pending:
+    """An async handler is at work; what it comes to is known later.
+
+    A middleware that wants to see the end of every message writes
+    ``return then(handle(message), look)``: see ``then``.
+    """
+
+    __slots__ = ("coroutine", "looks")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self.coroutine = coroutine
+        self.looks: list[Callable[[Outcome], Outcome]] = []
+
+
+Outcome: TypeAlias = Accepted | Handled | Retry | Dead | Pending
+Handle: TypeAlias = Callable[[Message[Any]], Outcome]
+Middleware: TypeAlias = Callable[[Handle], Handle]
+
+
+def then(outcome: Outcome, look: Callable[[Outcome], Outcome]) -> Outcome:
+    """Let `look` see, and change, how it really ended: now, or when an async handler is through."""
+    if isinstance(outcome, Pending):
+        outcome.looks.append(look)
+        return outcome
+    return look(outcome)
+
+
+class Send:
+    """These middlewares see a message before it is accepted, the first one first."""
+
+    __slots__ = ("middlewares",)
+
+    def __init__(self, *middlewares: Middleware) -> None:
+        self.middlewares = middlewares
+
+
+class Deliver:
+    """These middlewares see a message before its handler starts, the first one first."""
+
+    __slots__ = ("middlewares",)
+
+    def __init__(self, *middlewares: Middleware) -> None:
+        self.middlewares = middlewares
+
+
+def sides(given: object) -> tuple[list[Middleware], list[Middleware]]:
+    """The send side and the deliver side of what ``Node(middleware=...)`` was given.
+
+    Raises:
+        InvalidSettings: an entry does not say its side, or cannot be called.
+    """
+    send: list[Middleware] = []
+    deliver: list[Middleware] = []
+    for entry in given if isinstance(given, list | tuple) else [given]:
+        if not isinstance(entry, Send | Deliver):
+            raise InvalidSettings(
+                f"middleware {entry!r} does not say its side: wrap it in Send(...) or Deliver(...)"
+            )
+        for middleware in entry.middlewares:
+            if not callable(middleware):
+                raise InvalidSettings(f"middleware {middleware!r} cannot be called with a handle")
+            (send if isinstance(entry, Send) else deliver).append(middleware)
+    return send, deliver
+
+
+def chain(middlewares: list[Middleware], handle: Handle) -> Handle:
+    """`handle` inside its middlewares; the first of the list sees a message first."""
+    for middleware in reversed(middlewares):
+        handle = middleware(handle)
+    return handle

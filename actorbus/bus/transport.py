@@ -1,0 +1,93 @@
+"""The contract of a transport: what carries messages from a bus to mailboxes.
+
+To a transport everything is an ``Inbox``: the mailbox of an agent in this process, the outbox
+towards another node, the log of a topic. The bus offers messages to inboxes and deals with
+what they refuse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actorbus.bus.mailbox import Inbox
+    from actorbus.bus.routing import Route
+    from actorbus.message import Message
+
+
+class Guarantee(StrEnum):
+    """What a transport may promise; each test of the conformance suite names what it needs."""
+
+    AT_LEAST_ONCE = "at-least-once"
+    """What was accepted is delivered again until it is acknowledged."""
+    SURVIVES = "survives"
+    """What was accepted outlives the node."""
+    ORDERED = "ordered"
+    """FIFO from sender to recipient within a priority."""
+    BOUNDED = "bounded"
+    """An inbox never holds more than its capacity."""
+    PRIORITIZED = "prioritized"
+    KNOWN_RECIPIENTS = "known-recipients"
+    """An unknown recipient is an error at once."""
+    FANOUT = "fanout"
+    """Broadcasts and topics reach every mailbox that is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guarantees:
+    """The promises of a transport at run time: the table of promises, one column of it."""
+
+    transport: str
+    delivery: str
+    survives: str
+    order: str
+    bounded: str
+    unknown_recipient: str
+    fanout: str
+    given: frozenset[Guarantee]
+
+    def gives(self, guarantee: Guarantee) -> bool:
+        return guarantee in self.given
+
+
+class Transport(Protocol):
+    """Moves messages. Every method is safe from any thread; none blocks on an agent."""
+
+    guarantees: Guarantees
+    shared: dict[str, Any]
+    """What nodes that share this transport share beside it: registry and context."""
+
+    def attach(self, inbox: Inbox) -> None:
+        """Deliver what is sent to ``inbox.name`` here.
+
+        Raises:
+            NameTaken: another inbox has the name.
+        """
+
+    def detach(self, inbox: Inbox) -> None:
+        """The inbox takes no more, and its subscriptions end. Idempotent."""
+
+    def route(self, name: str) -> Inbox | None:
+        """Where messages to `name` go; None if nobody has the name."""
+
+    def audience(self, message: Message[Any]) -> Sequence[Inbox]:
+        """Who gets a broadcast (no topic) or an event (a topic). Never its sender."""
+
+    def names(self) -> list[str]:
+        """Everybody who can be sent to, for errors and listings."""
+
+    def subscribe(self, route: Route) -> None:
+        """In effect when it returns."""
+
+    def unsubscribe(self, route: Route) -> None:
+        """Idempotent."""
+
+    def flush(self, timeout: float) -> int:
+        """Wait until sends are accepted, at most `timeout` seconds. How many are not."""
+
+    def close(self) -> None:
+        """Let go of connections and threads. Idempotent."""

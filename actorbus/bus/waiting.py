@@ -1,0 +1,27 @@
+"""How code waits: the one place where a thread of ours blocks on another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Arm = Callable[[Callable[[], object]], bool]
+
+
+class Waiting(Protocol):
+    """Blocks the calling thread, where that is allowed, and lets others run meanwhile."""
+
+    def may_block(self) -> bool:
+        """Whether this thread may block at all. On an event loop it may not."""
+
+    def wait(self, arm: Arm, until: float) -> bool:
+        """Block until something happened, at most until node time `until`.
+
+        `arm` is given a callback to call once when it happens, from any thread; it returns
+        False if there is nothing to wait for any more. True: it happened. False: time is up.
+
+        Raises:
+            PoolExhausted: no thread is left to do the work that is waited for.
+        """

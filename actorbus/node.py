@@ -1,0 +1,734 @@
+"""The node: one process's runtime, and the only file that names concrete back ends."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+from actorbus.actors.activation import RunScope
+from actorbus.actors.dispatchers.loop import LoopDispatcher
+from actorbus.actors.dispatchers.pool import PoolDispatcher
+from actorbus.actors.dispatchers.thread import ThreadDispatcher
+from actorbus.actors.ref import Topic
+from actorbus.actors.runtime import Runtime
+from actorbus.actors.waiting import ThreadWaiting
+from actorbus.actors.watch_thread import WatchThread
+from actorbus.bus.bus import Bus
+from actorbus.bus.mailbox import MailboxPolicy
+from actorbus.bus.middleware import sides
+from actorbus.bus.origin import CURRENT
+from actorbus.bus.pull import PullMailbox
+from actorbus.bus.transports.memory import MemoryTransport
+from actorbus.clock import SystemClock
+from actorbus.codec import Codec, TypeBook
+from actorbus.context.context import Context
+from actorbus.context.stores.memory import MemoryStore
+from actorbus.errors import (
+    AuditUnavailable,
+    BusClosed,
+    InvalidSettings,
+    NotDrained,
+    NotFlushed,
+    NotStopped,
+    UnknownRecipient,
+    UnknownTransport,
+)
+from actorbus.message import Priority, check_name
+from actorbus.registry.directories.memory import MemoryDirectory
+from actorbus.registry.registry import Registry
+from actorbus.telemetry import NodeStarted, NodeStopped, Telemetry, TimerFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from actorbus.actors.agent import Agent
+    from actorbus.actors.loader import Loaded
+    from actorbus.actors.ref import Ref, Target
+    from actorbus.actors.reply import Reply
+    from actorbus.bus.dead_letters import DeadLetters
+    from actorbus.bus.history import History
+    from actorbus.bus.middleware import Deliver, Send
+    from actorbus.bus.transport import Transport
+    from actorbus.bus.waiting import Waiting
+    from actorbus.clock import Clock
+    from actorbus.observability.logs import Logs
+    from actorbus.observability.metrics import Metrics
+    from actorbus.persistence.audit import Audit
+    from actorbus.persistence.recorder import Recorder
+    from actorbus.settings import Settings
+
+_SCHEMES: Final = ("memory",)
+_FIRST_LOOK: Final = 0.0005
+_LAST_LOOK: Final = 0.05
+
+
+class Node:
+    """One process's runtime: bus, registry, context and agents.
+
+    ::
+
+        with Node() as node:
+            counter = node.spawn(WordCounter, name="counter")
+
+    Args:
+        bus: a URL, or a Transport that several nodes may share.
+        name: this node's name; made up if not given.
+        audit: where message history is written: a URL, or ``Audit(url, strict=True)``.
+        middleware: ``Send(...)`` and ``Deliver(...)``.
+        metrics_port: serve Prometheus metrics on this port of the loopback; 0 picks one.
+        settings: every other knob.
+        check_payloads: hold payloads to the size limit and the codec, as a transport between
+            processes would.
+
+    Leaving ``with`` normally drains, by an exception stops at once; what is left becomes
+    ``stopped``. ``async with`` runs ``async def`` handlers on the loop that entered it.
+
+    Raises:
+        UnknownTransport, InvalidName, InvalidSettings, AuditUnavailable: an argument that
+            cannot be meant.
+    """
+
+    def __init__(
+        self,
+        bus: str | Transport = "memory://",
+        *,
+        name: str | None = None,
+        audit: str | Audit | None = None,
+        middleware: Iterable[Send | Deliver] | Send | Deliver = (),
+        metrics_port: int | None = None,
+        settings: Settings | None = None,
+        check_payloads: bool | None = None,
+    ) -> None:
+        self.settings = _settings(settings, check_payloads)
+        self.name = check_name("a node", name if name is not None else _made_up_name())
+        self._metrics_port = _checked_port(metrics_port)
+        self._audit = _audit(audit, self.settings)
+        send_side, deliver_side = sides(middleware)
+        transport = _transport(bus)
+        shares = transport is bus
+        self.telemetry = Telemetry()
+        self.types = TypeBook()
+        self._clock = self._make_clock()
+        self._waiting = self._make_waiting()
+        self._watch_thread = WatchThread(self.telemetry)
+        shared = transport.shared
+        directory = shared.setdefault(
+            "directory", MemoryDirectory(self._clock, dead_after=self.settings.dead_after)
+        )
+        # A shared store outlives this node, so its timers must not be this node's.
+        store = shared.setdefault("store", self._make_store(SystemClock() if shares else None))
+        self.registry = Registry(
+            directory,
+            node=self.name,
+            clock=self._clock,
+            telemetry=self.telemetry,
+            settings=self.settings,
+            post=self._post,
+            seed=self._seed(),
+        )
+        self.context = Context(
+            store,
+            post=self._post,
+            telemetry=self.telemetry,
+            watch_backlog=self.settings.watch_backlog,
+        )
+        self._codec = Codec(self.types, limit=self.settings.payload_limit)
+        self.bus = Bus(
+            transport,
+            clock=self._clock,
+            telemetry=self.telemetry,
+            settings=self.settings,
+            waiting=self._waiting,
+            send_middleware=send_side,
+            check_payload=self._codec.check if self.settings.check_payloads else None,
+        )
+        self.bus.closed = True
+        self._runtime = Runtime(
+            node=self.name,
+            bus=self.bus,
+            registry=self.registry,
+            context=self.context,
+            clock=self._clock,
+            settings=self.settings,
+            telemetry=self.telemetry,
+            random=random.Random(self._seed()),
+            deliver_middleware=deliver_side,
+        )
+        self._runtime.make_logger = self._make_logger
+        self._runtime.learn_types = self._learn_types
+        self._mailboxes: dict[str, PullMailbox] = {}
+        self._life = threading.Lock()
+        self._started = False
+        self._stopped = False
+        self._recorder: Recorder | None = None
+        self._metrics: Metrics | None = None
+        self._logs = self._make_logs()
+        self._stop_logging: Callable[[], None] | None = None
+        self._make_dispatchers()
+
+    # -- life
+
+    def start(self) -> Self:
+        """Start. Idempotent.
+
+        Raises:
+            BusClosed: the node was stopped; make a new one.
+            AuditUnavailable: history cannot be written.
+        """
+        with self._life:
+            if self._stopped:
+                raise BusClosed("this node was stopped; make a new Node")
+            if self._started:
+                return self
+            self._start_recorder()
+            self.registry.start()
+            self._start_dispatchers()
+            self._start_observability()
+            self.bus.closed = False
+            self._runtime.accepting = True
+            self._started = True
+        if self.telemetry.active:
+            self.telemetry.emit(NodeStarted(self.name, self.bus.guarantees.transport))
+        return self
+
+    def stop(self, timeout: float | None = None) -> None:
+        """Stop every agent after the message in hand, and everything else. Idempotent.
+
+        What waits becomes ``stopped``. Blocks at most `timeout` seconds (``stop_timeout``).
+
+        Raises:
+            NotStopped: handlers did not return in time; their threads are left behind.
+            AuditUnavailable: history could not be written to the end.
+        """
+        seconds = self.settings.stop_timeout if timeout is None else timeout
+        if not self._begin_stop():
+            return
+        self._wait_until(lambda: not self._runtime.cells, seconds)
+        left = self._left_behind()
+        left += self._close_dispatchers(0.2 if left else seconds)
+        self._close_rest(seconds)
+        self._say_stopped(left)
+
+    async def aclose(self, timeout: float | None = None) -> None:
+        """``stop`` for ``async with``: agents of this loop end on it."""
+        seconds = self.settings.stop_timeout if timeout is None else timeout
+        if not self._begin_stop():
+            return
+        await self._until(lambda: not self._runtime.cells, seconds)
+        left = self._left_behind()
+        await self._loop.aclose()
+        left += await asyncio.to_thread(self._close_dispatchers, 0.2 if left else seconds)
+        await asyncio.to_thread(self._close_rest, seconds)
+        self._say_stopped(left)
+
+    def drain(self, timeout: float | None = None) -> None:
+        """Wait until nothing is queued or running here and every send is accepted.
+
+        Timers, delayed messages and parked agents do not count.
+
+        Raises:
+            NotDrained: time was up; names who is still at work.
+        """
+        seconds = self.settings.drain_timeout if timeout is None else timeout
+        if not self._wait_until(self._is_quiet, seconds):
+            raise NotDrained(self._busy_names())
+
+    async def adrain(self, timeout: float | None = None) -> None:
+        """``drain`` on an event loop."""
+        seconds = self.settings.drain_timeout if timeout is None else timeout
+        if not await self._until(self._is_quiet, seconds):
+            raise NotDrained(self._busy_names())
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until every send is accepted. In memory they are when they return.
+
+        Raises:
+            NotFlushed: some were not in time.
+        """
+        seconds = self.settings.send_timeout if timeout is None else timeout
+        left = self.bus.transport.flush(seconds)
+        if left:
+            raise NotFlushed(left)
+
+    def wait(self) -> None:
+        """Block until SIGINT or SIGTERM. Call it on the main thread."""
+        arrived = threading.Event()
+        before = {
+            number: signal.signal(number, lambda *_: arrived.set())
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            while not arrived.wait(timeout=3600):
+                pass
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error_type is None:
+            self._wait_until(self._is_quiet, self.settings.drain_timeout)
+            self.stop()
+            return
+        try:
+            self.stop()
+        except NotStopped as left:
+            if error is not None:
+                error.add_note(str(left))
+
+    async def __aenter__(self) -> Self:
+        self._loop.use(asyncio.get_running_loop())
+        return self.start()
+
+    async def __aexit__(
+        self,
+        error_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error_type is None:
+            await self._until(self._is_quiet, self.settings.drain_timeout)
+            await self.aclose()
+            return
+        try:
+            await self.aclose()
+        except NotStopped as left:
+            if error is not None:
+                error.add_note(str(left))
+
+    # -- agents
+
+    def spawn(
+        self,
+        agent: type[Agent] | Callable[..., Any],
+        *args: Any,
+        name: str | None = None,
+        failover: bool | None = None,
+        **kwargs: Any,
+    ) -> Ref:
+        """Make an agent of a class or a function and let it live.
+
+        The other arguments go to its ``__init__``, which runs here.
+
+        Raises:
+            InvalidHandler: it is no agent.
+            InvalidName, NameTaken: the name cannot be had.
+            BusClosed: the node is not running.
+        """
+        return self._runtime.spawn(agent, args, kwargs, name=name, failover=failover)
+
+    def ref(self, name: str) -> Ref:
+        """The agent of that name.
+
+        Raises:
+            UnknownRecipient: there is none; the error names those that come close.
+        """
+        return self._runtime.ref(check_name("an agent", name))
+
+    def unpark(self, name: str) -> None:
+        """Let a parked agent go on, as a new instance with a clean record.
+
+        Raises:
+            UnknownRecipient: no agent of that name is parked.
+        """
+        cell = self._runtime.cells.get(check_name("an agent", name))
+        if cell is None or not cell.unpark():
+            parked = [one.name for one in self._runtime.cells.values() if one.parked]
+            raise UnknownRecipient(name, parked)
+
+    def load(self, path: str) -> Loaded:
+        """Find the agents in a file, folder or package and register them by name, lazily.
+
+        An agent is made when the first message needs it. Modules that cannot be imported are
+        in ``.broken``, with file and line; the others are loaded all the same.
+
+        Raises:
+            InvalidName: there is nothing at `path`.
+        """
+        from actorbus.actors.loader import load
+
+        return load(path, self._runtime)
+
+    def mailbox(self, name: str, policy: MailboxPolicy | None = None) -> PullMailbox:
+        """The mailbox of that name, for code that is not an agent and takes messages itself."""
+        with self._life:
+            mailbox = self._mailboxes.get(name)
+            if mailbox is None or mailbox.inbox.closed:
+                if self.bus.closed:
+                    raise BusClosed("the node is not running; start it first")
+                mailbox = PullMailbox(self.bus, name, policy or MailboxPolicy())
+                self._mailboxes[name] = mailbox
+            return mailbox
+
+    # -- sending
+
+    def any(self, capability: str) -> Target:
+        """The least busy agent with that capability, chosen at each send."""
+        return self._runtime.any(capability)
+
+    def all(self, capability: str) -> Target:
+        """Every agent with that capability."""
+        return self._runtime.all(capability)
+
+    def tell(
+        self,
+        name: str,
+        payload: Any,
+        *,
+        priority: Priority = Priority.NORMAL,
+        ttl: float | None = None,
+        delay: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send without waiting; see ``Ref.tell``."""
+        self.ref(name).tell(payload, priority=priority, ttl=ttl, delay=delay, headers=headers)
+
+    def ask(
+        self,
+        name: str,
+        payload: Any,
+        *,
+        timeout: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        headers: Mapping[str, str] | None = None,
+        expect: type[Any] | None = None,
+    ) -> Reply[Any]:
+        """Send and get a reply; see ``Ref.ask``. An unknown name comes out of the reply too."""
+        try:
+            ref = self.ref(name)
+        except (UnknownRecipient, BusClosed) as error:
+            return self._runtime.failed(name, error)
+        return ref.ask(payload, timeout=timeout, priority=priority, headers=headers, expect=expect)
+
+    def tell_many(
+        self, messages: Iterable[tuple[str, Any]], *, priority: Priority = Priority.NORMAL
+    ) -> int:
+        """Tell each name its payload; all names are checked before any is sent to. How many."""
+        addressed = [(self.ref(name), payload) for name, payload in messages]
+        for ref, payload in addressed:
+            ref.tell(payload, priority=priority)
+        return len(addressed)
+
+    def broadcast(
+        self,
+        payload: Any,
+        *,
+        priority: Priority = Priority.NORMAL,
+        ttl: float | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """Send to everyone; how many local recipients took it. Zero is no error."""
+        return self._runtime.broadcast(payload, priority=priority, ttl=ttl, headers=headers)
+
+    def topic(self, name: str) -> Topic:
+        """Where events of that name are published.
+
+        Raises:
+            InvalidName: not a topic.
+        """
+        return Topic(self._runtime, name)
+
+    def run(self, run_id: str | None = None) -> Run:
+        """A scope whose sends, and whatever they cause, belong to one run."""
+        return Run(self._runtime, check_name("a run", run_id or str(uuid4())))
+
+    # -- looking at it
+
+    @property
+    def history(self) -> History:
+        """The last messages that ended, in memory."""
+        return self.bus.history
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What could not be handled."""
+        return self.bus.dead_letters
+
+    @property
+    def audit(self) -> Audit:
+        """The written history.
+
+        Raises:
+            AuditUnavailable: the node writes none.
+        """
+        if self._audit is None:
+            raise AuditUnavailable('this node writes no history; Node(audit="sqlite:///h.db") does')
+        return self._audit
+
+    @property
+    def metrics(self) -> Metrics:
+        """What is counted, from the first look (or from the start, with ``metrics_port``)."""
+        if self._metrics is None:
+            from actorbus.observability.metrics import Metrics
+
+            self._metrics = Metrics(self.telemetry, node=self.name, depth=self._depth)
+        return self._metrics
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._stopped else "running" if self._started else "not started"
+        return f"<Node {self.name!r} on {self.bus.guarantees.transport}: {state}>"
+
+    # -- what the test kit replaces
+
+    def _make_clock(self) -> Clock:
+        return SystemClock(on_error=self._timer_failed)
+
+    def _make_waiting(self) -> Waiting:
+        return ThreadWaiting(self._clock)
+
+    def _seed(self) -> int | None:
+        return None
+
+    def _post(self, callback: Callable[[], None]) -> None:
+        self._watch_thread.post(callback)
+
+    def _make_dispatchers(self) -> None:
+        self._pool = PoolDispatcher(self.settings, self.telemetry)
+        self._threads = ThreadDispatcher()
+        self._loop = LoopDispatcher()
+        runtime = self._runtime
+        runtime.submit = {
+            "pool": self._pool.submit,
+            "thread": self._threads.submit,
+            "loop": self._loop.submit,
+        }
+        runtime.drive = self._loop.drive
+        runtime.start_task = self._loop.start_task
+        if isinstance(self._waiting, ThreadWaiting):
+            self._waiting.before_block = self._pool.before_block
+
+    def _start_dispatchers(self) -> None:
+        self._pool.start()
+
+    def _close_dispatchers(self, timeout: float) -> list[str]:
+        give_up = time.monotonic() + timeout
+        left: list[str] = []
+        for dispatcher in (self._pool, self._threads, self._loop):
+            left += dispatcher.close(max(0.0, give_up - time.monotonic()))
+        return left
+
+    def _wait_until(self, done: Callable[[], bool], seconds: float) -> bool:
+        """Look until `done`, ever less often; false if it never was."""
+        give_up = time.monotonic() + seconds
+        pause = _FIRST_LOOK
+        while not done():
+            if time.monotonic() >= give_up:
+                return False
+            time.sleep(pause)
+            pause = min(pause * 1.5, _LAST_LOOK)
+        return True
+
+    async def _until(self, done: Callable[[], bool], seconds: float) -> bool:
+        give_up = time.monotonic() + seconds
+        pause = _FIRST_LOOK
+        while not done():
+            if time.monotonic() >= give_up:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, _LAST_LOOK)
+        return True
+
+    def _start_observability(self) -> None:
+        if self.settings.log_level != "off":
+            self._stop_logging = self._logs.listen(self.telemetry)
+        if self._metrics_port is not None:
+            self.metrics.serve(self._metrics_port)
+
+    # -- inside
+
+    def _make_store(self, clock: Clock | None) -> MemoryStore:
+        return MemoryStore(
+            clock or self._clock,
+            history=self.settings.context_history,
+            log=self.settings.context_log,
+        )
+
+    def _make_logs(self) -> Logs:
+        from actorbus.observability.logs import Logs
+
+        level = self.settings.log_level
+        return Logs(
+            node=self.name,
+            format=self.settings.log_format,
+            level="error" if level == "off" else level,
+            now=self._clock.now,
+        )
+
+    def _make_logger(self, agent: str) -> Any:
+        return self._logs.agent(agent, _message_in_hand)
+
+    def _learn_types(self, cls: type[Agent]) -> None:
+        if not self.settings.check_payloads:
+            return
+        for handler in cls.handler_table.handlers:
+            for kind in (*handler.types, *handler.returns):
+                self.types.add_hint(kind)
+
+    def _start_recorder(self) -> None:
+        if self._audit is not None:
+            self._recorder = self._audit.record(
+                telemetry=self.telemetry,
+                settings=self.settings,
+                node=self.name,
+                clock=self._clock,
+            )
+            self._recorder.start()
+            self.bus.record_to(self._recorder)
+
+    def _begin_stop(self) -> bool:
+        with self._life:
+            if self._stopped or not self._started:
+                self._stopped = True
+                return False
+            self._stopped = True
+            self._runtime.accepting = False
+        self.bus.close()
+        for mailbox in self._mailboxes.values():
+            mailbox.close()
+        for cell in list(self._runtime.cells.values()):
+            if cell.parent is None:
+                cell.stop(reason="the node stopped")
+        for cell in list(self._runtime.cells.values()):
+            cell.stop(reason="the node stopped")
+        return True
+
+    def _left_behind(self) -> list[str]:
+        left = list(self._runtime.cells.values())
+        for cell in left:
+            cell.abandon()
+        return [cell.name for cell in left]
+
+    def _close_rest(self, timeout: float) -> None:
+        self.registry.stop()
+        self.context.close()
+        self._watch_thread.close(timeout)
+        self._clock.close()
+        self.bus.transport.flush(timeout)
+        try:
+            if self._recorder is not None:
+                self._recorder.close(timeout)
+        finally:
+            if self._metrics is not None:
+                self._metrics.stop()
+
+    def _say_stopped(self, left: list[str]) -> None:
+        if self.telemetry.active:
+            self.telemetry.emit(NodeStopped(self.name, tuple(sorted(set(left)))))
+        if self._stop_logging is not None:
+            self._stop_logging()
+        if left:
+            raise NotStopped(set(left))
+
+    def _is_quiet(self) -> bool:
+        """Whether nobody is at work, twice with nothing done in between."""
+        before = self._work_done()
+        return before is not None and before == self._work_done()
+
+    def _work_done(self) -> int | None:
+        """How many messages were handled in all; None if somebody is at work."""
+        cells = list(self._runtime.cells.values())
+        if any(cell.busy for cell in cells):
+            return None
+        return sum(cell.message_count for cell in cells)
+
+    def _busy_names(self) -> list[str]:
+        return [cell.name for cell in list(self._runtime.cells.values()) if cell.busy]
+
+    def _depth(self) -> Mapping[str, int]:
+        depth: dict[str, int] = {}
+        for cell in list(self._runtime.cells.values()):
+            kind = cell.agent_class.__qualname__
+            depth[kind] = depth.get(kind, 0) + len(cell.mailbox)
+        return depth
+
+    def _timer_failed(self, error: BaseException) -> None:
+        if self.telemetry.active:
+            self.telemetry.emit(TimerFailed(error))
+
+
+class Run:
+    """One run: a context manager whose sends, and all they cause, carry its id."""
+
+    __slots__ = ("_runtime", "_token", "id")
+
+    def __init__(self, runtime: Runtime, run_id: str) -> None:
+        self._runtime = runtime
+        self._token: Any = None
+        self.id = run_id
+
+    def cancel(self) -> None:
+        """Cancel what is in hand and what waits for this run, tells included."""
+        self._runtime.cancel_run(self.id)
+
+    def __enter__(self) -> Self:
+        self._token = CURRENT.set(RunScope(self.id))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        CURRENT.reset(self._token)
+
+
+def _settings(settings: Settings | None, check_payloads: bool | None) -> Settings:
+    from actorbus.settings import Settings
+
+    if settings is None:
+        settings = Settings()
+    elif not isinstance(settings, Settings):
+        raise InvalidSettings(f"settings is a Settings(...), not {settings!r}")
+    if check_payloads is not None:
+        settings = settings.model_copy(update={"check_payloads": check_payloads})
+    return settings
+
+
+def _transport(bus: object) -> Transport:
+    if isinstance(bus, str):
+        if bus.split(":", 1)[0] != "memory":
+            raise UnknownTransport(bus, _SCHEMES)
+        return MemoryTransport()
+    if not all(hasattr(bus, name) for name in ("attach", "route", "audience", "guarantees")):
+        raise UnknownTransport(repr(bus), _SCHEMES)
+    return bus  # type: ignore[return-value]
+
+
+def _audit(audit: str | Audit | None, settings: Settings) -> Audit | None:
+    if audit is None:
+        return None
+    from actorbus.persistence.audit import Audit
+
+    if isinstance(audit, str):
+        audit = Audit(audit)
+    elif not isinstance(audit, Audit):
+        raise AuditUnavailable(f"audit is a URL or an Audit(...), not {audit!r}")
+    return audit.bind(settings.tenant, settings.project)
+
+
+def _checked_port(port: object) -> int | None:
+    if port is None:
+        return None
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise InvalidSettings(f"metrics_port is a port from 0 (any) to 65535, not {port!r}")
+    return port
+
+
+def _made_up_name() -> str:
+    return f"node-{secrets.token_hex(4)}"
+
+
+def _message_in_hand() -> Any:
+    origin = CURRENT.get()
+    return None if origin is None else origin.message
