@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from enum import IntEnum, StrEnum
 from itertools import count
 from types import MappingProxyType
@@ -186,6 +187,44 @@ class Message(Generic[T]):
 _COPIED: Final = tuple(name for name in Message.__slots__ if not name.startswith("_"))
 
 
+PlainTell = tuple[
+    MessageId, str | None, Any, Priority, float, MessageId, MessageId | None, str | None, int
+]
+"""A tell on its way to a mailbox of this process, before anybody asked for its envelope.
+
+(id, sender, payload, priority, created_at, correlation_id, causation_id, run_id, hops): what
+varies between tells without ttl, delay and headers. Most handlers take the payload and never
+look at the envelope, so it is built only for those that do; see ``envelope``.
+"""
+
+Entry = Message[Any] | PlainTell
+"""What waits in a mailbox."""
+
+
+def envelope(entry: Entry, recipient: str) -> Message[Any]:
+    """The message that `entry` is, for the agent of that name."""
+    if not isinstance(entry, tuple):
+        return entry
+    message_id, sender, payload, priority, created_at, correlation, causation, run, hops = entry
+    return Message(
+        message_id,
+        MessageKind.TELL,
+        sender,
+        recipient,
+        None,
+        payload,
+        priority,
+        created_at,
+        None,
+        correlation,
+        causation,
+        run,
+        1,
+        hops,
+        None,
+    )
+
+
 class Ending(NamedTuple):
     """How one delivery of a message ended, without its payload: one entry of the history ring.
 
@@ -259,20 +298,28 @@ class IdSource:
     one step of a counter; only once a millisecond is the time part made anew. Ids of one
     source rise in the order they were made.
 
-    The hot path reads ``until`` and ``next`` itself::
+    The hot path does the work of ``make`` itself::
 
+        now = ids.monotonic() + ids.offset
         if now >= ids.until:
             ids.rebase(now)
         message_id = ids.next()
     """
 
-    __slots__ = ("_lock", "_node", "next", "until")
+    __slots__ = ("_lock", "_node", "monotonic", "next", "offset", "until")
 
     next: Callable[[], MessageId]
     until: float
     """Node time at which ``rebase`` is due."""
+    monotonic: Callable[[], float]
+    offset: float
+    """Node time is ``monotonic() + offset``: here because whoever makes ids needs it too."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, offset: float = 0.0
+    ) -> None:
+        self.monotonic = monotonic
+        self.offset = offset
         self._lock = threading.Lock()
         self._node = secrets.randbits(_NODE_BITS)
         self.until = 0.0

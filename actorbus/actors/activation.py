@@ -6,29 +6,39 @@ from typing import TYPE_CHECKING, Any
 
 from actorbus.actors.reply import Reply, ring_of
 from actorbus.errors import DeadlockDetected
+from actorbus.message import envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actorbus.actors.cell import Cell
-    from actorbus.message import Message
+    from actorbus.message import Entry, Message
 
 
 class Activation:
-    """What ``CURRENT`` holds while a handler runs. ``message`` is None in a hook."""
+    """What ``CURRENT`` holds while a handler runs. ``entry`` is None in a hook."""
 
-    __slots__ = ("cell", "interrupt", "message", "name", "run_id", "stopped", "waits")
+    __slots__ = ("cell", "entry", "interrupt", "name", "run_id", "stopped", "waits")
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.name: str | None = cell.name
-        self.message: Message[Any] | None = None
+        self.entry: Entry | None = None
         self.run_id: str | None = None
         self.stopped = False
         """Whether the message in hand was cancelled."""
         self.waits: list[Reply[Any]] | None = None
         self.interrupt: Callable[[], object] | None = None
         """How to cancel an async handler."""
+
+    @property
+    def message(self) -> Message[Any] | None:
+        """The message in hand. Its envelope is built when somebody first looks at it."""
+        entry = self.entry
+        if entry is None or not isinstance(entry, tuple):
+            return entry
+        message = self.entry = envelope(entry, self.cell.name)
+        return message
 
     def begin_wait(self, reply: Reply[Any]) -> None:
         """The handler is about to wait for `reply`.
@@ -65,12 +75,16 @@ class Activation:
 class RunScope:
     """Code outside agents that sends as part of one run."""
 
-    __slots__ = ("message", "name", "run_id")
+    __slots__ = ("entry", "name", "run_id")
 
     def __init__(self, run_id: str) -> None:
         self.name: str | None = None
-        self.message: Message[Any] | None = None
+        self.entry: Entry | None = None
         self.run_id: str | None = run_id
+
+    @property
+    def message(self) -> None:
+        """Nothing is in hand."""
 
     def begin_wait(self, reply: Reply[Any]) -> None:
         """Code outside agents can wait for anybody."""

@@ -36,7 +36,7 @@ from actorbus.errors import (
     Reject,
     Rejected,
 )
-from actorbus.message import Message, MessageKind, Reason, Status
+from actorbus.message import Message, MessageKind, Reason, Status, envelope
 from actorbus.registry.entry import AgentStatus
 from actorbus.telemetry import (
     AgentEnded,
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _HANDLED: Final = Status.HANDLED
+_TELL: Final = MessageKind.TELL
 _TRACEBACK_LIMIT: Final = 4_096
 
 
@@ -301,12 +302,10 @@ class Cell:
         self.activation = activation
         runtime = self.runtime
         bus = runtime.bus
-        monotonic = bus.monotonic
-        offset = bus.offset
+        monotonic = bus.ids.monotonic
+        offset = bus.ids.offset
         mailbox = self.mailbox
         append = bus.history.append
-        cancelled_runs = runtime.cancelled_runs
-        deliver = runtime.deliver
         name = self.name
         left = runtime.turn_messages
         now = monotonic() + offset
@@ -323,78 +322,96 @@ class Cell:
                 return
             if count < 0:
                 continue
-            left -= count
             table = self.table
             agent = self.agent
-            while count > 0:
-                if mailbox.interrupted:
-                    left += count
-                    break
+            inline = bus.plain and runtime.deliver is None and not runtime.cancelled_runs
+            started = count
+            while count > 0 and not mailbox.interrupted:
                 count -= 1
                 try:
-                    message = run.pop()
+                    entry = run.pop()
                 except IndexError:
                     # The overflow policy dropped the rest of the run.
                     break
-                activation.message = message
-                if (
-                    message.deadline is not None or message.answer_to is not None or cancelled_runs
-                ) and self._is_over(message, now):
-                    continue
-                self.message_count += 1
+                activation.entry = entry
                 started_at = now
-                payload = message.payload
-                call = table.get(payload.__class__)
-                try:
-                    if call is None or deliver is not None:
-                        outcome = self._start(message)
+                if inline and entry.__class__ is tuple:
+                    (
+                        message_id,
+                        sender,
+                        payload,
+                        priority,
+                        created_at,
+                        correlation_id,
+                        causation_id,
+                        run_id,
+                        _,
+                    ) = entry  # type: ignore[misc]
+                    call = table.get(payload.__class__)
+                    if call is not None:
+                        try:
+                            call(agent, payload)
+                        except BaseException as error:  # noqa: BLE001 - supervision decides
+                            message = envelope(entry, name)
+                            go_on = self._failed(message, error, activation, started_at)
+                            now = monotonic() + offset
+                            if go_on:
+                                continue
+                            self.message_count += started - count
+                            mailbox.suspend()
+                            return
                         now = monotonic() + offset
-                        if self._conclude(message, outcome, activation, started_at):
-                            continue
-                        mailbox.suspend()
-                        return
-                    value = call(agent, payload)
-                except BaseException as error:  # noqa: BLE001 - supervision decides
-                    now = monotonic() + offset
-                    if self._failed(message, error, activation, started_at):
+                        append(
+                            (
+                                message_id,
+                                _TELL,
+                                payload.__class__,
+                                sender,
+                                name,
+                                None,
+                                priority,
+                                created_at,
+                                started_at,
+                                now,
+                                correlation_id,
+                                causation_id,
+                                run_id,
+                                1,
+                                _HANDLED,
+                                None,
+                                None,
+                                None,
+                            )
+                        )
+                        if now > end_of_turn:
+                            break
                         continue
+                go_on = self._handle_here(envelope(entry, name), activation, started_at)
+                now = monotonic() + offset
+                if not go_on:
+                    self.message_count += started - count
                     mailbox.suspend()
                     return
-                now = monotonic() + offset
-                if message.answer_to is not None:
-                    self._answer(message, value, started_at, now)
-                elif bus.plain:
-                    append(
-                        (
-                            message.id,
-                            message.kind,
-                            payload.__class__,
-                            message.sender,
-                            name,
-                            message.topic,
-                            message.priority,
-                            message.created_at,
-                            started_at,
-                            now,
-                            message.correlation_id,
-                            message.causation_id,
-                            message.run_id,
-                            message.attempt,
-                            _HANDLED,
-                            None,
-                            None,
-                            None,
-                        )
-                    )
-                else:
-                    bus.handled(message, name, started_at, now)
                 if now > end_of_turn:
-                    left = 0
                     break
-            activation.message = None
-            if left <= 0:
+            activation.entry = None
+            self.message_count += started - count
+            left -= started - count
+            if left <= 0 or now > end_of_turn:
                 self.dispatcher(self)
                 return
+
+    def _handle_here(self, message: Message[Any], activation: Activation, now: float) -> bool:
+        """Handle one message on this thread. False: the turn is over, the agent waits."""
+        activation.entry = message
+        if self._is_over(message, now):
+            return True
+        activation.stopped = False
+        try:
+            outcome = self._start(message)
+        except BaseException as error:  # noqa: BLE001 - supervision decides
+            return self._failed(message, error, activation, now)
+        return self._conclude(message, outcome, activation, now)
 
     # -- a turn on an event loop
 
@@ -430,20 +447,20 @@ class Cell:
                     break
                 count -= 1
                 try:
-                    message = run.pop()
+                    entry = run.pop()
                 except IndexError:
                     break
-                if not await self._handle(message, activation):
+                if not await self._handle(envelope(entry, self.name), activation):
                     mailbox.suspend()
                     return
-            activation.message = None
+            activation.entry = None
             if left <= 0 or clock.now() > end_of_turn:
                 self.dispatcher(self)
                 return
 
     async def _handle(self, message: Message[Any], activation: Activation) -> bool:
         """Handle one message on the loop. False: the turn is over, the agent waits."""
-        activation.message = message
+        activation.entry = message
         now = self.runtime.clock.now()
         if self._is_over(message, now):
             return True
@@ -491,7 +508,7 @@ class Cell:
             while count > 0 and not self.mailbox.interrupted and run:
                 count -= 1
                 self.in_flight += 1
-                self.runtime.start_task(self._handle_apart(run.pop()))
+                self.runtime.start_task(self._handle_apart(envelope(run.pop(), self.name)))
 
     async def _handle_apart(self, message: Message[Any]) -> None:
         activation = Activation(self)
@@ -694,13 +711,13 @@ class Cell:
 
     def _escalate(self, error: BaseException, parent: Cell, activation: Activation) -> None:
         self._become(State.ESCALATED)
-        activation.message = None
+        activation.entry = None
         if not parent.mailbox.command(ChildFailed(self, error)):
             self.stop(reason="its parent stopped")
 
     def _park(self, error: BaseException | None, activation: Activation) -> None:
         self._become(State.PARKED)
-        activation.message = None
+        activation.entry = None
         self._emit(AgentParked(self.name, error))
         self._refuse_asks()
         if self._drain is not None:
@@ -712,7 +729,7 @@ class Cell:
             self.runtime.bus.fail(message, self.name, Reason.STOPPED, error)
 
     def _command_after(self, delay: float, command: Command, activation: Activation) -> None:
-        activation.message = None
+        activation.entry = None
         clock = self.runtime.clock
         clock.call_at(clock.now() + delay, partial(self.mailbox.command, command))
 
@@ -726,7 +743,7 @@ class Cell:
 
     async def _obey(self, activation: Activation) -> bool:
         """Do what was commanded. True: go on with messages."""
-        activation.message = None
+        activation.entry = None
         if self.state is State.STARTING:
             await self._start_agent(activation)
         commands = self.mailbox.take_commands()
@@ -816,7 +833,7 @@ class Cell:
 
     async def _end(self, activation: Activation) -> None:
         """Stop for good."""
-        activation.message = None
+        activation.entry = None
         reason = "stopped" if self._drain is None else self._drain.reason
         left = self.mailbox.close()
         self._become(State.STOPPED)

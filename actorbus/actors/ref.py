@@ -11,7 +11,7 @@ from actorbus.bus.origin import CURRENT
 from actorbus.bus.routing import Route
 from actorbus.bus.where import compiled
 from actorbus.errors import ActorbusError, NoProvider, UnknownRecipient
-from actorbus.message import Message, MessageKind, Priority, check_pattern, check_topic
+from actorbus.message import MessageKind, Priority, check_pattern, check_topic, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from actorbus.actors.cell import Cell
     from actorbus.actors.runtime import Runtime
-    from actorbus.bus.mailbox import Inbox
+    from actorbus.bus.mailbox import Inbox, Offered
+    from actorbus.bus.origin import Origin
     from actorbus.bus.where import Where
     from actorbus.clock import Timer
+    from actorbus.message import Entry, MessageId, PlainTell
 
 _NORMAL = Priority.NORMAL
 _TELL = MessageKind.TELL
@@ -34,13 +36,14 @@ class Ref:
     Used inside a handler it sends as that agent.
     """
 
-    __slots__ = ("__weakref__", "_bus", "_inbox", "_offer", "_runtime", "name")
+    __slots__ = ("__weakref__", "_bus", "_ids", "_inbox", "_put", "_runtime", "name")
 
     def __init__(self, runtime: Runtime, name: str, inbox: Inbox) -> None:
         self._runtime = runtime
         self._bus = runtime.bus
         self._inbox = inbox
-        self._offer = inbox.offer
+        self._ids = runtime.bus.ids
+        self._put: Callable[[Entry, Priority], Offered] | None = getattr(inbox, "put", None)
         self.name = name
 
     @property
@@ -73,55 +76,24 @@ class Ref:
             AuditUnavailable: a strict history could not be written.
         """
         bus = self._bus
-        if bus.plain and ttl is None and delay is None and headers is None:
-            # What bus.stamp() does, in line: this is the hot path.
-            now = bus.monotonic() + bus.offset
-            ids = bus.ids
+        put = self._put
+        if bus.plain and put is not None and ttl is None and delay is None and headers is None:
+            # What bus.stamp() does, in line, for an entry without envelope: the hot path.
+            ids = self._ids
+            now = ids.monotonic() + ids.offset
             if now >= ids.until:
                 ids.rebase(now)
             message_id = ids.next()
             if priority is not _NORMAL:
                 priority = checked_priority(priority)
             origin = CURRENT.get()
-            if origin is None or (cause := origin.message) is None:
-                message = Message(
-                    message_id,
-                    _TELL,
-                    None if origin is None else origin.name,
-                    self.name,
-                    None,
-                    payload,
-                    priority,
-                    now,
-                    None,
-                    message_id,
-                    None,
-                    None if origin is None else origin.run_id,
-                    1,
-                    0,
-                    None,
-                )
+            if origin is None:
+                entry: Entry = (message_id, None, payload, priority, now, message_id, None, None, 0)
             else:
-                message = Message(
-                    message_id,
-                    _TELL,
-                    origin.name,
-                    self.name,
-                    None,
-                    payload,
-                    priority,
-                    now,
-                    None,
-                    cause.correlation_id,
-                    cause.id,
-                    cause.run_id,
-                    1,
-                    cause.hops + 1,
-                    None,
-                )
-            offered = self._offer(message)
+                entry = _caused(origin, message_id, payload, priority, now)
+            offered = put(entry, priority)
             if offered is not None:
-                bus.refused(message, self._inbox, offered)
+                bus.refused(envelope(entry, self.name), self._inbox, offered)
             return
         message = bus.stamp(_TELL, self.name, payload, priority, ttl=ttl, headers=headers)
         bus.send(message, self._inbox, delay)
@@ -438,12 +410,46 @@ def subscribe(runtime: Runtime, name: str, pattern: str, where: Where | None) ->
     return Subscription(runtime, route)
 
 
+def _caused(
+    origin: Origin, message_id: MessageId, payload: Any, priority: Priority, now: float
+) -> PlainTell:
+    """A plain tell sent by an agent, or within a run."""
+    cause = origin.entry
+    if cause is None:
+        return (message_id, origin.name, payload, priority, now, message_id, None, origin.run_id, 0)
+    if isinstance(cause, tuple):
+        caused_by, _, _, _, _, correlation_id, _, run_id, hops = cause
+        return (
+            message_id,
+            origin.name,
+            payload,
+            priority,
+            now,
+            correlation_id,
+            caused_by,
+            run_id,
+            hops + 1,
+        )
+    return (
+        message_id,
+        origin.name,
+        payload,
+        priority,
+        now,
+        cause.correlation_id,
+        cause.id,
+        cause.run_id,
+        cause.hops + 1,
+    )
+
+
 def ask_deadline(now: float, timeout: float | None, default: float) -> float:
     """When an ask gives up: its own timeout, and never later than the message in hand."""
     deadline = now + (default if timeout is None else checked_timeout(timeout))
     origin = CURRENT.get()
-    if origin is not None and origin.message is not None:
-        inherited = origin.message.deadline
+    cause = None if origin is None else origin.entry
+    if cause is not None and not isinstance(cause, tuple):
+        inherited = cause.deadline
         if inherited is not None and inherited < deadline:
             return inherited
     return deadline

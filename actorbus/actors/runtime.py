@@ -254,7 +254,7 @@ class Runtime:
     ) -> Reply[Any]:
         """Send a request; whatever goes wrong comes out of the reply."""
         bus = self.bus
-        now = bus.monotonic() + bus.offset
+        now = self.clock.now()
         deadline = ask_deadline(now, timeout, self.settings.ask_timeout)
         reply: Reply[Any] = Reply(self.asking, name, now, deadline)
         message = bus.stamp(

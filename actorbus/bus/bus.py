@@ -118,9 +118,7 @@ class Bus:
         self.settings = settings
         self.waiting = waiting
         self.recorder = recorder
-        self.ids = IdSource()
-        self.monotonic = clock.monotonic
-        self.offset = clock.offset
+        self.ids = IdSource(clock.monotonic, clock.offset)
         self.history = History(settings.history_size, payloads=settings.history_payloads)
         self.dead_letters = DeadLetters(settings.dead_letter_capacity, telemetry, self._resend)
         self.closed = False
@@ -157,8 +155,8 @@ class Bus:
     ) -> Message[Any]:
         """A new message from the code that runs here: an agent's handler, or the outside."""
         origin = CURRENT.get()
-        now = self.monotonic() + self.offset
         ids = self.ids
+        now = ids.monotonic() + ids.offset
         if now >= ids.until:
             ids.rebase(now)
         message_id = ids.next()
@@ -170,8 +168,11 @@ class Bus:
         if origin is not None:
             sender = origin.name
             run_id = origin.run_id
-            cause = origin.message
-            if cause is not None:
+            cause = origin.entry
+            if isinstance(cause, tuple):
+                causation_id, _, _, _, _, correlation_id, _, run_id, hops = cause
+                hops += 1
+            elif cause is not None:
                 correlation_id = cause.correlation_id
                 causation_id = cause.id
                 run_id = cause.run_id

@@ -26,7 +26,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from actorbus.errors import InvalidSettings, did_you_mean
-from actorbus.message import Message, Priority
+from actorbus.message import Entry, Message, Priority, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ _ALONE: Final = tuple(
 )
 _UNUSED: Final[tuple[None, ...]] = (None,) * len(_LEVELS)
 
-Run = tuple[list[Message[Any]], int]
+Run = tuple[list[Entry], int]
 _NOTHING: Final[Run] = ([], 0)
 _COMMANDED: Final[Run] = ([], -1)
 
@@ -175,30 +175,35 @@ class Mailbox:
 
     def offer(self, message: Message[Any]) -> Offered:
         """Take `message`, or say why not. Never blocks."""
-        priority = message.priority
-        with self._lock:
-            if self._room > 0:
-                self._room -= 1
-                back = self._backs[priority]
-                if back is None:
-                    back = self._open(priority)
-                back.append(message)
-                if priority is not self._serving:
-                    self.interrupted = True
-                if self._scheduled:
+        return self.put(message, message.priority)
+
+    def put(self, entry: Entry, priority: Priority) -> Offered:
+        """``offer`` for what may be no envelope yet: the hot path."""
+        wake = False
+        try:
+            with self._lock:
+                if self._room > 0:
+                    self._room -= 1
+                    back = self._backs[priority]
+                    if back is None:
+                        back = self._open(priority)
+                    back.append(entry)
+                    if priority is not self._serving:
+                        self.interrupted = True
+                    if not self._scheduled:
+                        self._scheduled = wake = True
                     return None
-                self._scheduled = True
-            elif (refused := self._make_room(message)) is not None:
-                return refused
-            else:
-                dropped = self._drop_for(message)
-                if dropped is not None:
-                    return dropped
-                if self._scheduled:
-                    return None
-                self._scheduled = True
-        self._wake(self.owner)
-        return None
+                refused = self._make_room(entry, priority)
+                if refused is not None:
+                    return refused
+                dropped = self._drop_for(entry, priority)
+                if not self._scheduled:
+                    self._scheduled = wake = True
+                return dropped
+        finally:
+            # Also when a KeyboardInterrupt comes in between: who is scheduled must be woken.
+            if wake:
+                self._wake(self.owner)
 
     def command(self, command: Any) -> bool:
         """Queue something for the owner that goes before every message and is never refused.
@@ -318,8 +323,9 @@ class Mailbox:
             found: list[Message[Any]] = []
             for queue in (*self._fronts, *self._backs):
                 if queue:
-                    found.extend(message for message in queue if wanted(message))
-                    queue[:] = [message for message in queue if not wanted(message)]
+                    messages = [envelope(entry, self.name) for entry in queue]
+                    found.extend(message for message in messages if wanted(message))
+                    queue[:] = [message for message in messages if not wanted(message)]
             return found
 
     def suspend(self) -> None:
@@ -388,21 +394,21 @@ class Mailbox:
     # -- under the lock
 
     def _copy(self) -> list[Message[Any]]:
-        left: list[Message[Any]] = []
+        left: list[Entry] = []
         for level in _LEVELS:
             left.extend(reversed(self._fronts[level] or ()))
             left.extend(self._backs[level] or ())
-        return left
+        return [envelope(entry, self.name) for entry in left]
 
-    def _open(self, level: Priority) -> list[Message[Any]]:
+    def _open(self, level: Priority) -> list[Entry]:
         if self._backs is _UNUSED:
             self._backs = [None] * len(_LEVELS)
-        back: list[Message[Any]] = []
+        back: list[Entry] = []
         self._backs[level] = back
         self._mask |= _BIT[level]
         return back
 
-    def _turn_over(self, level: Priority) -> list[Message[Any]]:
+    def _turn_over(self, level: Priority) -> list[Entry]:
         """Make the back of the level its front."""
         front = self._backs[level] or []
         front.reverse()
@@ -418,7 +424,7 @@ class Mailbox:
             self._room = self.policy.capacity - len(self)
         return self._room
 
-    def _make_room(self, message: Message[Any]) -> Offered:
+    def _make_room(self, entry: Entry, priority: Priority) -> Offered:
         """The bound was reached by the last count: count again, then say what the policy says.
 
         None if the message may go in, after one was dropped if need be.
@@ -431,28 +437,30 @@ class Mailbox:
             case "block" | "reject":
                 return Refusal.FULL
             case "drop-newest":
-                return message
+                return envelope(entry, self.name)
             case "drop-oldest":
-                lowest = max(level for level in _LEVELS if self._mask & _BIT[level])
-                return message if message.priority > lowest else None
+                lowest = max(level for level in _LEVELS if self._count(level))
+                return envelope(entry, self.name) if priority > lowest else None
 
-    def _drop_for(self, message: Message[Any]) -> Message[Any] | None:
-        """Put `message` in where ``_make_room`` allowed it; what had to go for it."""
+    def _drop_for(self, entry: Entry, level: Priority) -> Message[Any] | None:
+        """Put `entry` in where ``_make_room`` allowed it; what had to go for it."""
         dropped = None
         if self._room <= 0:
             dropped = self._oldest_of_lowest()
         self._room -= 1
-        level = message.priority
-        (self._backs[level] or self._open(level)).append(message)
+        (self._backs[level] or self._open(level)).append(entry)
         self.interrupted = True
         return dropped
+
+    def _count(self, level: Priority) -> int:
+        return len(self._fronts[level] or ()) + len(self._backs[level] or ())
 
     def _oldest_of_lowest(self) -> Message[Any] | None:
         for level in reversed(_LEVELS):
             for queue, oldest in ((self._fronts[level], -1), (self._backs[level], 0)):
                 if queue:
                     self._room += 1
-                    return queue.pop(oldest)  # type: ignore[no-any-return]
+                    return envelope(queue.pop(oldest), self.name)
         return None
 
     def _settle(self, served: Priority) -> None:

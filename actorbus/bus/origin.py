@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from actorbus.message import Message
+    from actorbus.message import Entry, Message
 
 
 class Origin(Protocol):
@@ -14,10 +14,14 @@ class Origin(Protocol):
 
     name: str | None
     """The sender."""
-    message: Message[Any] | None
-    """The message in hand: the cause of what is sent."""
+    entry: Entry | None
+    """The message in hand, as it was taken out of the mailbox: the cause of what is sent."""
     run_id: str | None
     """The run, where no message in hand says it."""
+
+    @property
+    def message(self) -> Message[Any] | None:
+        """The message in hand."""
 
 
 CURRENT: ContextVar[Origin | None] = ContextVar("actorbus_origin", default=None)

@@ -10,7 +10,14 @@ from actorbus.bus.mailbox import Mailbox, MailboxPolicy
 from actorbus.bus.routing import Route
 from actorbus.bus.where import compiled
 from actorbus.errors import AgentStopped, InvalidName, Rejected
-from actorbus.message import Message, MessageKind, Reason, check_name, check_pattern
+from actorbus.message import (
+    Message,
+    MessageKind,
+    Reason,
+    check_name,
+    check_pattern,
+    envelope,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -96,7 +103,7 @@ class PullMailbox:
                     break
                 while count > 0 and run and not self.inbox.interrupted:
                     count -= 1
-                    message = run.pop()
+                    message = envelope(run.pop(), self.name)
                     if self._is_worth_taking(message):
                         taken.append(message)
         return taken

@@ -105,16 +105,16 @@ class LoopDispatcher:
 
     def _suspended(self, activation: Activation) -> None:
         task = asyncio.current_task()
-        message = activation.message
+        entry = activation.entry
         if task is not None:
-            activation.interrupt = partial(self._interrupt, task, activation, message)
+            activation.interrupt = partial(self._interrupt, task, activation, entry)
         self._pumped = bool(self._ready)
         if self._pumped:
             self._call_soon()
 
-    def _interrupt(self, task: asyncio.Task[Any], activation: Activation, message: Any) -> None:
+    def _interrupt(self, task: asyncio.Task[Any], activation: Activation, entry: Any) -> None:
         def cancel() -> None:
-            if activation.message is message and activation.interrupt is not None:
+            if activation.entry is entry and activation.interrupt is not None:
                 task.cancel()
 
         if self._loop is not None:
