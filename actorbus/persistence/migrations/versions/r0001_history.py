@@ -132,7 +132,7 @@ def upgrade() -> None:
             name="fk_agent_messages_projects",
         ),
     )
-    _index("agent_messages", "correlation_id")
+    _index("agent_messages", "tenant_id", "correlation_id", "id")
     _index("agent_messages", "tenant_id", "sender", "id")
     _index("agent_messages", "tenant_id", "recipient", "id")
     _index("agent_messages", "tenant_id", "type", "id")
