@@ -93,6 +93,8 @@ class NoProvider(BusError):
         self, capability: str, offered: Iterable[str] = (), lost: Iterable[str] = ()
     ) -> None:
         known = list(offered)
+        self.offered = tuple(sorted(known))
+        """What could have been asked for."""
         self.lost = tuple(sorted(lost))
         """Agents that offered it and have stopped or died."""
         super().__init__(

@@ -30,6 +30,7 @@ from actorbus.codec import Codec, TypeBook
 from actorbus.context.context import Context
 from actorbus.context.stores.memory import MemoryStore
 from actorbus.errors import (
+    ActorbusError,
     AuditUnavailable,
     BusClosed,
     InvalidSettings,
@@ -45,6 +46,7 @@ from actorbus.registry.registry import Registry
 from actorbus.telemetry import NodeStarted, NodeStopped, Telemetry, TimerFailed
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Self
@@ -351,14 +353,15 @@ class Node:
             parked = [one.name for one in self._runtime.cells.values() if one.parked]
             raise UnknownRecipient(name, parked)
 
-    def load(self, path: str) -> Loaded:
+    def load(self, path: str | os.PathLike[str]) -> Loaded:
         """Find the agents in a file, folder or package and register them by name, lazily.
 
-        An agent is made when the first message needs it. Modules that cannot be imported are
-        in ``.broken``, with file and line; the others are loaded all the same.
+        An agent is made when the first message needs it. What cannot be used is in ``.broken``,
+        with file and line; the rest is loaded all the same.
 
         Raises:
             InvalidName: there is nothing at `path`.
+            BusClosed: the node is not running.
         """
         from actorbus.actors.loader import load
 
@@ -409,9 +412,10 @@ class Node:
         expect: type[Any] | None = None,
     ) -> Reply[Any]:
         """Send and get a reply; see ``Ref.ask``. An unknown name comes out of the reply too."""
+        check_name("an agent", name)
         try:
-            ref = self.ref(name)
-        except (UnknownRecipient, BusClosed) as error:
+            ref = self._runtime.ref(name)
+        except ActorbusError as error:
             return self._runtime.failed(name, error)
         return ref.ask(payload, timeout=timeout, priority=priority, headers=headers, expect=expect)
 

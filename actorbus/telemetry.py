@@ -207,7 +207,7 @@ class TimerFailed(Event):
 
 @dataclass(slots=True)
 class ModuleBroken(Event):
-    """The loader could not use a module and went on without it."""
+    """The loader could not use a module, or an agent in it, and went on without it."""
 
     level: ClassVar[Level] = "error"
     path: str

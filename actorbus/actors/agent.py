@@ -259,8 +259,8 @@ class Agent(pykka.Actor):
     @classmethod
     def metadata(cls) -> Mapping[str, Any]:
         """What the registry shows of this class: its documentation and the types it handles."""
-        types = [one for one in cls.handler_table.types() if not one.startswith("Proxy")]
-        return {"doc": inspect.cleandoc(cls.__doc__ or ""), "handles": tuple(types)}
+        doc = inspect.cleandoc(cls.__doc__ or "")
+        return {"doc": doc, "handles": tuple(cls.handler_table.types())}
 
     def __repr__(self) -> str:
         cell = self._cell

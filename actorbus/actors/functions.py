@@ -83,7 +83,7 @@ def is_agent(value: object) -> bool:
     """Whether `value` was made to be an agent: a subclass, or a function marked ``@agent``."""
     if isinstance(value, type):
         return issubclass(value, Agent) and value is not Agent
-    return getattr(value, _CLASS, None) is not None
+    return inspect.isfunction(value) and hasattr(value, _CLASS)
 
 
 def _class_of(

@@ -13,6 +13,7 @@ from actorbus.actors.cell import START, Cell
 from actorbus.actors.functions import agent_class
 from actorbus.actors.ref import AllOf, AnyOf, Ref, Schedule, ask_deadline, subscribe
 from actorbus.actors.reply import Asking, Reply
+from actorbus.actors.standby import Standby
 from actorbus.bus.arguments import checked_timeout
 from actorbus.bus.middleware import chain
 from actorbus.bus.origin import CURRENT
@@ -21,6 +22,8 @@ from actorbus.errors import (
     BusClosed,
     InvalidName,
     NameTaken,
+    NoProvider,
+    UnknownRecipient,
 )
 from actorbus.message import Message, MessageKind, Priority, Reason, check_name
 
@@ -92,6 +95,7 @@ class Runtime:
         self.turn_messages = settings.turn_messages
         self.turn_seconds = settings.turn_seconds
         self.cells: dict[str, Cell] = {}
+        self.standby = Standby(self)
         self.cancelled_runs: OrderedDict[str, None] = OrderedDict()
         self.deliver: Callable[[Message[Any]], Outcome] | None = (
             chain(list(deliver_middleware), _invoke) if deliver_middleware else None
@@ -192,7 +196,7 @@ class Runtime:
             self._tell_terminated(watcher, name, reason)
 
     def _next_name(self, cls: type[Agent]) -> str:
-        stem = _WORD.sub("-", cls.__name__).replace("_", "-").lower()
+        stem = kebab_case(cls.__name__)
         numbers = self._numbers.get(stem)
         if numbers is None:
             numbers = self._numbers.setdefault(stem, count(1))
@@ -204,13 +208,22 @@ class Runtime:
     # -- addressing
 
     def ref(self, name: str) -> Ref:
-        """The agent of that name.
+        """The agent of that name, made now if it stood by.
 
         Raises:
             UnknownRecipient: there is none.
+            AgentFailed: it stood by and its ``__init__`` raised.
         """
         cell = self.cells.get(name)
-        return cell.ref if cell is not None else Ref(self, name, self.bus.inbox(name))
+        if cell is not None:
+            return cell.ref
+        if self.bus.transport.route(name) is None:
+            self.standby.wake(name)
+        try:
+            return Ref(self, name, self.bus.inbox(name))
+        except UnknownRecipient:
+            known = (*self.bus.transport.names(), *self.standby.names())
+            raise UnknownRecipient(name, known) from None
 
     def any(self, capability: str) -> AnyOf:
         return AnyOf(self, check_name("a capability", capability))
@@ -223,8 +236,17 @@ class Runtime:
 
         Raises:
             NoProvider: there is none.
+            AgentFailed: all stood by, and the ``__init__`` of each raised.
         """
-        member = self.registry.pick(capability)
+        standby = self.standby
+        if capability in standby.offered:
+            standby.wake_all(capability)
+        try:
+            member = self.registry.pick(capability)
+        except NoProvider as missing:
+            raise NoProvider(
+                capability, {*missing.offered, *standby.offered}, missing.lost
+            ) from None
         return member.ref if isinstance(member, Cell) else self.ref(member.name)
 
     def everybody(self, capability: str) -> list[Ref]:
@@ -232,7 +254,10 @@ class Runtime:
 
         Raises:
             NoProvider: there is none.
+            AgentFailed: all stood by, and the ``__init__`` of each raised.
         """
+        if capability in self.standby.offered:
+            self.standby.wake_all(capability)
         members = self.registry.providers(capability)
         if not members:
             # pick() knows who is offered instead, and says so.
@@ -380,6 +405,11 @@ class Runtime:
         message.sender = name
         if not cell.mailbox.insist(message):
             self.bus.fail(message, watcher, Reason.STOPPED)
+
+
+def kebab_case(name: str) -> str:
+    """How an agent of that class or function is called: ``WordCounter`` is ``word-counter``."""
+    return _WORD.sub("-", name).replace("_", "-").lower()
 
 
 def _invoke(message: Message[Any]) -> Outcome:
