@@ -10,7 +10,7 @@ from actorbus.bus.arguments import checked_priority, checked_timeout
 from actorbus.bus.origin import CURRENT
 from actorbus.bus.routing import Route
 from actorbus.bus.where import compiled
-from actorbus.errors import ActorbusError, NoProvider, UnknownRecipient
+from actorbus.errors import ActorbusError, UnknownRecipient
 from actorbus.message import MessageKind, Priority, check_pattern, check_topic, envelope
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class AnyOf:
     ) -> Reply[Any]:
         try:
             ref = self._runtime.pick(self.capability)
-        except NoProvider as error:
+        except ActorbusError as error:
             return self._runtime.failed(self.capability, error)
         return ref.ask(payload, timeout=timeout, priority=priority, headers=headers, expect=expect)
 
@@ -300,7 +300,7 @@ class AllOf:
         runtime = self._runtime
         try:
             refs = runtime.everybody(self.capability)
-        except NoProvider as error:
+        except ActorbusError as error:
             return runtime.failed(self.capability, error)
         replies = [
             ref.ask(payload, timeout=timeout, priority=priority, headers=headers, expect=expect)
