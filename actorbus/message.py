@@ -72,6 +72,7 @@ class Reason(OpenStrEnum):
     CRASHED_OWNER = "crashed-owner"
     REFUSED = "refused"
     RATE_LIMITED = "rate-limited"
+    DUPLICATE = "duplicate"
     STOPPED = "stopped"
 
 
@@ -187,17 +188,28 @@ class Message(Generic[T]):
 _COPIED: Final = tuple(name for name in Message.__slots__ if not name.startswith("_"))
 
 
-PlainTell = tuple[
-    MessageId, str | None, Any, Priority, float, MessageId, MessageId | None, str | None, int
+PlainEntry = tuple[
+    MessageId,
+    str | None,
+    Any,
+    Priority,
+    float,
+    MessageId,
+    MessageId | None,
+    str | None,
+    int,
+    float | None,
+    Any,
 ]
-"""A tell on its way to a mailbox of this process, before anybody asked for its envelope.
+"""A tell or a request on its way to a mailbox of this process, before anybody asked for its
+envelope.
 
-(id, sender, payload, priority, created_at, correlation_id, causation_id, run_id, hops): what
-varies between tells without ttl, delay and headers. Most handlers take the payload and never
-look at the envelope, so it is built only for those that do; see ``envelope``.
+(id, sender, payload, priority, created_at, correlation_id, causation_id, run_id, hops, deadline,
+answer_to): what varies between messages without headers. Most handlers take the payload and
+never look at the envelope, so it is built only for those that do; see ``envelope``.
 """
 
-Entry = Message[Any] | PlainTell
+Entry = Message[Any] | PlainEntry
 """What waits in a mailbox."""
 
 
@@ -205,23 +217,36 @@ def envelope(entry: Entry, recipient: str) -> Message[Any]:
     """The message that `entry` is, for the agent of that name."""
     if not isinstance(entry, tuple):
         return entry
-    message_id, sender, payload, priority, created_at, correlation, causation, run, hops = entry
+    (
+        message_id,
+        sender,
+        payload,
+        priority,
+        created_at,
+        correlation_id,
+        causation_id,
+        run_id,
+        hops,
+        deadline,
+        answer_to,
+    ) = entry
     return Message(
         message_id,
-        MessageKind.TELL,
+        MessageKind.TELL if answer_to is None else MessageKind.REQUEST,
         sender,
         recipient,
         None,
         payload,
         priority,
         created_at,
-        None,
-        correlation,
-        causation,
-        run,
+        deadline,
+        correlation_id,
+        causation_id,
+        run_id,
         1,
         hops,
         None,
+        answer_to,
     )
 
 

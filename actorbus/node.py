@@ -21,12 +21,11 @@ from actorbus.actors.waiting import ThreadWaiting
 from actorbus.actors.watch_thread import WatchThread
 from actorbus.bus.bus import Bus
 from actorbus.bus.mailbox import MailboxPolicy
-from actorbus.bus.middleware import sides
+from actorbus.bus.middleware import give_clock, sides
 from actorbus.bus.origin import CURRENT
 from actorbus.bus.pull import PullMailbox
 from actorbus.bus.transports.memory import MemoryTransport
 from actorbus.clock import SystemClock
-from actorbus.codec import Codec, TypeBook
 from actorbus.context.context import Context
 from actorbus.context.stores.memory import MemoryStore
 from actorbus.errors import (
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     from actorbus.bus.transport import Transport
     from actorbus.bus.waiting import Waiting
     from actorbus.clock import Clock
+    from actorbus.codec import TypeBook
     from actorbus.observability.logs import Logs
     from actorbus.observability.metrics import Metrics
     from actorbus.persistence.audit import Audit
@@ -117,8 +117,8 @@ class Node:
         transport = _transport(bus)
         shares = transport is bus
         self.telemetry = Telemetry()
-        self.types = TypeBook()
         self._clock = self._make_clock()
+        give_clock([*send_side, *deliver_side], self._clock)
         self._waiting = self._make_waiting()
         self._watch_thread = WatchThread(self.telemetry)
         shared = transport.shared
@@ -142,7 +142,7 @@ class Node:
             telemetry=self.telemetry,
             watch_backlog=self.settings.watch_backlog,
         )
-        self._codec = Codec(self.types, limit=self.settings.payload_limit)
+        self._types: TypeBook | None = None
         self.bus = Bus(
             transport,
             clock=self._clock,
@@ -150,7 +150,7 @@ class Node:
             settings=self.settings,
             waiting=self._waiting,
             send_middleware=send_side,
-            check_payload=self._codec.check if self.settings.check_payloads else None,
+            check_payload=self._payload_check(),
         )
         self.bus.closed = True
         self._runtime = Runtime(
@@ -483,6 +483,15 @@ class Node:
             self._metrics = Metrics(self.telemetry, node=self.name, depth=self._depth)
         return self._metrics
 
+    @property
+    def types(self) -> TypeBook:
+        """The classes that payloads from elsewhere are rebuilt with; ``add(Cls)`` one."""
+        if self._types is None:
+            from actorbus.codec import TypeBook
+
+            self._types = TypeBook()
+        return self._types
+
     def __repr__(self) -> str:
         state = "stopped" if self._stopped else "running" if self._started else "not started"
         return f"<Node {self.name!r} on {self.bus.guarantees.transport}: {state}>"
@@ -555,6 +564,13 @@ class Node:
 
     # -- inside
 
+    def _payload_check(self) -> Callable[[Any], None] | None:
+        if not self.settings.check_payloads:
+            return None
+        from actorbus.codec import Codec
+
+        return Codec(self.types, limit=self.settings.payload_limit).check
+
     def _make_store(self, clock: Clock | None) -> MemoryStore:
         return MemoryStore(
             clock or self._clock,
@@ -621,6 +637,7 @@ class Node:
         self.registry.stop()
         self.context.close()
         self._watch_thread.close(timeout)
+        self._runtime.asking.deadlines.close()
         self._clock.close()
         self.bus.transport.flush(timeout)
         try:

@@ -75,10 +75,11 @@ class Activation:
 class RunScope:
     """Code outside agents that sends as part of one run."""
 
-    __slots__ = ("entry", "name", "run_id")
+    __slots__ = ("cell", "entry", "name", "run_id")
 
     def __init__(self, run_id: str) -> None:
         self.name: str | None = None
+        self.cell = None
         self.entry: Entry | None = None
         self.run_id: str | None = run_id
 

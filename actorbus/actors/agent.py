@@ -274,7 +274,7 @@ class Agent(pykka.Actor):
         raise InvalidHandler(f"start agents with node.spawn({cls.__name__}, ...)")
 
     @property
-    def actor_ref(self) -> pykka.ActorRef[Any]:  # type: ignore[override]
+    def actor_ref(self) -> pykka.ActorRef[Any]:
         return side_of(self._cell).ref
 
     @property
@@ -317,9 +317,10 @@ class Agent(pykka.Actor):
     @property
     def _activation(self) -> Activation:
         origin: Any = CURRENT.get()
-        if origin is None or getattr(origin, "cell", None) is not self._cell:
+        if origin is None or origin.cell is not self._cell:
             raise InvalidHandler("only a handler, where it runs, has a message in hand")
-        return origin
+        activation: Activation = origin
+        return activation
 
     def _ref(self, to: str | Ref) -> Ref:
         return self._spawned.runtime.ref(to) if isinstance(to, str) else to

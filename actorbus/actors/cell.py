@@ -64,6 +64,8 @@ T = TypeVar("T")
 
 _HANDLED: Final = Status.HANDLED
 _TELL: Final = MessageKind.TELL
+_REQUEST: Final = MessageKind.REQUEST
+_REPLY: Final = MessageKind.REPLY
 _TRACEBACK_LIMIT: Final = 4_096
 
 
@@ -267,10 +269,11 @@ class Cell:
         """An ask was sent to an agent that is parked: answer it."""
         self.mailbox.command(RefuseAsks())
 
-    def cancel(self, message: Message[Any]) -> None:
-        """The ask of `message` was cancelled: reach its handler if it is in hand."""
+    def cancel(self, reply: Reply[Any]) -> None:
+        """The ask of `reply` was cancelled: reach its handler if it is in hand."""
         for activation in self.activations():
-            if activation.message is message:
+            message = activation.message
+            if message is not None and message.answer_to is reply:
                 activation.cancel()
 
     def cancel_run(self, run_id: str) -> None:
@@ -297,84 +300,145 @@ class Cell:
         This loop is the hot path of the whole project: it does inline what ``_succeeded`` says
         in words, and leaves everything unusual to methods.
         """
-        activation = Activation(self)
-        CURRENT.set(activation)
-        self.activation = activation
+        activation = self.activation
+        if activation.__class__ is not Activation:
+            activation = self.activation = Activation(self)
+        if CURRENT.get() is not activation:
+            CURRENT.set(activation)
         runtime = self.runtime
         bus = runtime.bus
-        monotonic = bus.ids.monotonic
-        offset = bus.ids.offset
+        ids = bus.ids
+        monotonic = ids.monotonic
+        offset = ids.offset
         mailbox = self.mailbox
         append = bus.history.append
         name = self.name
         left = runtime.turn_messages
         now = monotonic() + offset
         end_of_turn = now + runtime.turn_seconds
+        answered: Any = None
+        value: Any = None
         while True:
-            if (mailbox.commands is not None or self.state is not State.RUNNING) and not finish(
-                self._obey(activation)
-            ):
+            if mailbox.commands is not None or self.state is not State.RUNNING:
+                if answered is not None:
+                    answered.resolve(value)
+                    answered = None
+                if not finish(self._obey(activation)):
+                    return
+            if self._drain is not None and not len(mailbox):
+                if answered is not None:
+                    answered.resolve(value)
+                finish(self._end(activation))
                 return
             run, count = mailbox.run(left)
+            if answered is not None:
+                # The last asker of a run is woken when this thread is about to sleep: earlier,
+                # it would only wake to wait for the interpreter's lock.
+                answered.resolve(value)
+                answered = None
             if count == 0:
-                if self._drain is not None:
-                    finish(self._end(activation))
                 return
             if count < 0:
                 continue
             table = self.table
             agent = self.agent
             inline = bus.plain and runtime.deliver is None and not runtime.cancelled_runs
-            started = count
-            while count > 0 and not mailbox.interrupted:
-                count -= 1
+            go_on = True
+            popped = 0
+            while popped < count and not mailbox.interrupted:
                 try:
-                    entry = run.pop()
+                    entry = run.popleft()
                 except IndexError:
                     # The overflow policy dropped the rest of the run.
                     break
+                popped += 1
+                mailbox.taken += 1
                 activation.entry = entry
                 started_at = now
-                if inline and entry.__class__ is tuple:
+                if not inline or entry.__class__ is not tuple:
+                    go_on = self._handle_here(envelope(entry, name), activation, started_at)
+                    now = monotonic() + offset
+                    if now > end_of_turn or not go_on:
+                        break
+                    continue
+                (
+                    message_id,
+                    sender,
+                    payload,
+                    priority,
+                    created_at,
+                    correlation_id,
+                    causation_id,
+                    run_id,
+                    _,
+                    deadline,
+                    answer_to,
+                ) = entry
+                try:
+                    call = table[payload.__class__]
+                except KeyError:
+                    call = None
+                if call is None or (
+                    deadline is not None
+                    and (deadline <= now or (answer_to is not None and answer_to.settled))
+                ):
+                    go_on = self._handle_here(envelope(entry, name), activation, started_at)
+                    now = monotonic() + offset
+                    if now > end_of_turn or not go_on:
+                        break
+                    continue
+                try:
+                    value = call(agent, payload)
+                except BaseException as error:  # noqa: BLE001 - supervision decides
+                    message = envelope(entry, name)
+                    go_on = self._failed(message, error, activation, started_at)
+                    now = monotonic() + offset
+                    if go_on:
+                        continue
+                    break
+                now = monotonic() + offset
+                append(
                     (
                         message_id,
+                        _TELL if answer_to is None else _REQUEST,
+                        payload.__class__,
                         sender,
-                        payload,
+                        name,
+                        None,
                         priority,
                         created_at,
+                        started_at,
+                        now,
                         correlation_id,
                         causation_id,
                         run_id,
-                        _,
-                    ) = entry  # type: ignore[misc]
-                    call = table.get(payload.__class__)
-                    if call is not None:
-                        try:
-                            call(agent, payload)
-                        except BaseException as error:  # noqa: BLE001 - supervision decides
-                            message = envelope(entry, name)
-                            go_on = self._failed(message, error, activation, started_at)
-                            now = monotonic() + offset
-                            if go_on:
-                                continue
-                            self.message_count += started - count
-                            mailbox.suspend()
-                            return
-                        now = monotonic() + offset
+                        1,
+                        _HANDLED,
+                        None,
+                        None,
+                        None,
+                    )
+                )
+                if answer_to is not None:
+                    if isinstance(value, Reply):
+                        self._pass_on(envelope(entry, name), value)
+                    else:
+                        if now >= ids.until:
+                            ids.rebase(now)
                         append(
                             (
-                                message_id,
-                                _TELL,
-                                payload.__class__,
-                                sender,
+                                ids.next(),
+                                _REPLY,
+                                value.__class__,
                                 name,
+                                sender,
                                 None,
                                 priority,
-                                created_at,
-                                started_at,
+                                now,
+                                now,
                                 now,
                                 correlation_id,
-                                causation_id,
+                                message_id,
                                 run_id,
                                 1,
                                 _HANDLED,
@@ -383,21 +447,22 @@ class Cell:
                                 None,
                             )
                         )
-                        if now > end_of_turn:
-                            break
-                        continue
-                go_on = self._handle_here(envelope(entry, name), activation, started_at)
-                now = monotonic() + offset
-                if not go_on:
-                    self.message_count += started - count
-                    mailbox.suspend()
-                    return
+                        if popped < count:
+                            answer_to.resolve(value)
+                        else:
+                            answered = answer_to
                 if now > end_of_turn:
                     break
             activation.entry = None
-            self.message_count += started - count
-            left -= started - count
+            mailbox.ran(popped)
+            self.message_count += popped
+            if not go_on:
+                mailbox.suspend()
+                return
+            left -= popped
             if left <= 0 or now > end_of_turn:
+                if answered is not None:
+                    answered.resolve(value)
                 self.dispatcher(self)
                 return
 
@@ -433,27 +498,26 @@ class Cell:
                 mailbox.commands is not None or self.state is not State.RUNNING
             ) and not await self._obey(activation):
                 return
+            if self._drain is not None and not len(mailbox):
+                await self._end(activation)
+                return
             run, count = mailbox.run(left)
             if count == 0:
-                if self._drain is not None:
-                    await self._end(activation)
                 return
             if count < 0:
                 continue
-            left -= count
-            while count > 0:
-                if mailbox.interrupted:
-                    left += count
-                    break
-                count -= 1
-                try:
-                    entry = run.pop()
-                except IndexError:
-                    break
-                if not await self._handle(envelope(entry, self.name), activation):
-                    mailbox.suspend()
-                    return
+            popped = 0
+            go_on = True
+            while popped < count and run and go_on and not mailbox.interrupted:
+                popped += 1
+                mailbox.taken += 1
+                go_on = await self._handle(envelope(run.popleft(), self.name), activation)
             activation.entry = None
+            mailbox.ran(popped)
+            if not go_on:
+                mailbox.suspend()
+                return
+            left -= popped
             if left <= 0 or clock.now() > end_of_turn:
                 self.dispatcher(self)
                 return
@@ -500,15 +564,19 @@ class Cell:
             if free <= 0:
                 self._stalled = True
                 return
+            if self._drain is not None and not self.in_flight and not len(self.mailbox):
+                await self._end(activation)
+                return
             run, count = self.mailbox.run(free)
             if count == 0:
-                if self._drain is not None and not self.in_flight:
-                    await self._end(activation)
                 return
-            while count > 0 and not self.mailbox.interrupted and run:
-                count -= 1
+            popped = 0
+            while popped < count and run and not self.mailbox.interrupted:
+                popped += 1
+                self.mailbox.taken += 1
                 self.in_flight += 1
-                self.runtime.start_task(self._handle_apart(envelope(run.pop(), self.name)))
+                self.runtime.start_task(self._handle_apart(envelope(run.popleft(), self.name)))
+            self.mailbox.ran(popped)
 
     async def _handle_apart(self, message: Message[Any]) -> None:
         activation = Activation(self)
@@ -593,11 +661,15 @@ class Cell:
         answer_to = message.answer_to
         bus.handled(message, self.name, started_at, now)
         if isinstance(value, Reply):
-            answer_to.forward(value)
-            value.then(partial(self._forwarded, message))
+            self._pass_on(message, value)
             return
         bus.answered(message, self.name, value, MessageKind.REPLY, now)
         answer_to.resolve(value)
+
+    def _pass_on(self, message: Message[Any], inner: Reply[Any]) -> None:
+        """The handler returned a reply: the asker gets what it comes to."""
+        message.answer_to.forward(inner)
+        inner.then(partial(self._forwarded, message, inner))
 
     def _forwarded(self, message: Message[Any], inner: Reply[Any]) -> None:
         value, error = inner.outcome()

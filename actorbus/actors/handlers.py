@@ -2,7 +2,8 @@
 
 A handler is a method marked ``@handles``, found by the type hint of its one argument. Unions
 match each of their members, ``Message[T]`` gives the envelope of a T, and of several that fit
-the nearest class in the payload's MRO wins. Nothing is coerced (``True`` is no ``int``), but a
+the nearest class in the payload's MRO wins; abstract classes such as ``Mapping``, which may be
+in no MRO, come after those, in the order of the handlers. Nothing is coerced (``True`` is no ``int``), but a
 dict also goes to the only handler whose model it validates against.
 """
 
@@ -14,6 +15,7 @@ import inspect
 import sys
 import types
 import typing
+from abc import ABCMeta
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NewType, TypeVar, Union, get_args, get_origin
 
@@ -88,11 +90,14 @@ class HandlerTable:
 
     def _nearest(self, kind: type[Any]) -> Call | None:
         for base in kind.__mro__:
-            if base is int and kind is bool:
-                continue
-            if base in self.calls and (base is not object or not self._is_validated(kind)):
+            if base in self.calls and base is not object and not (base is int and kind is bool):
                 return self.calls[base]
-        return None
+        for handler in self.handlers:
+            for one in handler.types:
+                # A dict is a Mapping, although Mapping is none of its bases.
+                if isinstance(one, ABCMeta) and issubclass(kind, one):
+                    return self.calls[one]
+        return None if self._is_validated(kind) else self.calls.get(object)
 
     def _is_validated(self, kind: type[Any]) -> bool:
         """Whether a catch-all must wait: a dict may fit one handler's model better."""

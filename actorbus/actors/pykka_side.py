@@ -11,6 +11,7 @@ import asyncio
 import threading
 import uuid
 import weakref
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pykka
@@ -70,7 +71,7 @@ class PykkaAnswer:
         return True
 
     def forward(self, inner: Reply[Any]) -> None:
-        inner.then(self._adopt)
+        inner.then(partial(self._adopt, inner))
 
     def _adopt(self, inner: Reply[Any]) -> None:
         value, error = inner.outcome()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actorbus.bus.origin import Origin
     from actorbus.bus.where import Where
     from actorbus.clock import Timer
-    from actorbus.message import Entry, MessageId, PlainTell
+    from actorbus.message import Entry, MessageId, PlainEntry
 
 _NORMAL = Priority.NORMAL
 _TELL = MessageKind.TELL
@@ -88,9 +88,21 @@ class Ref:
                 priority = checked_priority(priority)
             origin = CURRENT.get()
             if origin is None:
-                entry: Entry = (message_id, None, payload, priority, now, message_id, None, None, 0)
+                entry: Entry = (
+                    message_id,
+                    None,
+                    payload,
+                    priority,
+                    now,
+                    message_id,
+                    None,
+                    None,
+                    0,
+                    None,
+                    None,
+                )
             else:
-                entry = _caused(origin, message_id, payload, priority, now)
+                entry = _caused(origin, message_id, payload, priority, now, None, None)
             offered = put(entry, priority)
             if offered is not None:
                 bus.refused(envelope(entry, self.name), self._inbox, offered)
@@ -121,7 +133,47 @@ class Ref:
             InvalidName: an argument that cannot be meant. Everything else comes out of the
                 reply.
         """
-        return self._runtime.ask(self.name, self._inbox, payload, timeout, priority, headers)
+        runtime = self._runtime
+        bus = self._bus
+        put = self._put
+        if not bus.plain or put is None or headers is not None:
+            return runtime.ask(self.name, self._inbox, payload, timeout, priority, headers)
+        ids = self._ids
+        now = ids.monotonic() + ids.offset
+        if now >= ids.until:
+            ids.rebase(now)
+        message_id = ids.next()
+        if priority is not _NORMAL:
+            priority = checked_priority(priority)
+        deadline = now + (runtime.ask_timeout if timeout is None else checked_timeout(timeout))
+        owner = self._inbox.owner
+        reply: Reply[Any]
+        origin = CURRENT.get()
+        if origin is None:
+            reply = Reply(runtime.asking, self.name, now, deadline, owner)
+            entry: Entry = (
+                message_id,
+                None,
+                payload,
+                priority,
+                now,
+                message_id,
+                None,
+                None,
+                0,
+                deadline,
+                reply,
+            )
+        else:
+            deadline = inherited_deadline(origin, deadline)
+            reply = Reply(runtime.asking, self.name, now, deadline, owner)
+            entry = _caused(origin, message_id, payload, priority, now, deadline, reply)
+        offered = put(entry, priority)
+        if offered is not None:
+            runtime.ask_refused(envelope(entry, self.name), self._inbox, offered)
+        if owner.parked:
+            owner.refuse_asks()
+        return reply
 
     def stop(self, *, drain: bool = False) -> None:
         """Stop the agent. Returns at once; from now on sends get ``AgentStopped``.
@@ -411,45 +463,44 @@ def subscribe(runtime: Runtime, name: str, pattern: str, where: Where | None) ->
 
 
 def _caused(
-    origin: Origin, message_id: MessageId, payload: Any, priority: Priority, now: float
-) -> PlainTell:
-    """A plain tell sent by an agent, or within a run."""
+    origin: Origin,
+    message_id: MessageId,
+    payload: Any,
+    priority: Priority,
+    now: float,
+    deadline: float | None,
+    answer_to: Reply[Any] | None,
+) -> PlainEntry:
+    """A plain entry sent by an agent, or within a run."""
     cause = origin.entry
-    if cause is None:
-        return (message_id, origin.name, payload, priority, now, message_id, None, origin.run_id, 0)
+    correlation_id, causation_id, run_id, hops = message_id, None, origin.run_id, 0
     if isinstance(cause, tuple):
-        caused_by, _, _, _, _, correlation_id, _, run_id, hops = cause
-        return (
-            message_id,
-            origin.name,
-            payload,
-            priority,
-            now,
-            correlation_id,
-            caused_by,
-            run_id,
-            hops + 1,
-        )
+        causation_id, _, _, _, _, correlation_id, _, run_id, hops, _, _ = cause
+        hops += 1
+    elif cause is not None:
+        correlation_id = cause.correlation_id
+        causation_id = cause.id
+        run_id = cause.run_id
+        hops = cause.hops + 1
     return (
         message_id,
         origin.name,
         payload,
         priority,
         now,
-        cause.correlation_id,
-        cause.id,
-        cause.run_id,
-        cause.hops + 1,
+        correlation_id,
+        causation_id,
+        run_id,
+        hops,
+        deadline,
+        answer_to,
     )
 
 
-def ask_deadline(now: float, timeout: float | None, default: float) -> float:
-    """When an ask gives up: its own timeout, and never later than the message in hand."""
-    deadline = now + (default if timeout is None else checked_timeout(timeout))
-    origin = CURRENT.get()
+def inherited_deadline(origin: Origin | None, deadline: float) -> float:
+    """When an ask gives up: never later than the message in hand."""
     cause = None if origin is None else origin.entry
-    if cause is not None and not isinstance(cause, tuple):
-        inherited = cause.deadline
-        if inherited is not None and inherited < deadline:
-            return inherited
-    return deadline
+    if cause is None:
+        return deadline
+    inherited = cause[9] if isinstance(cause, tuple) else cause.deadline
+    return deadline if inherited is None or inherited > deadline else inherited

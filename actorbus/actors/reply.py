@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from actorbus.bus.arguments import checked_timeout
 from actorbus.bus.origin import CURRENT
-from actorbus.errors import AskTimeout, Cancelled, DeadlockDetected
+from actorbus.errors import AgentStopped, AskTimeout, Cancelled, DeadlockDetected
 from actorbus.telemetry import ReplyUnclaimed
 
 if TYPE_CHECKING:
@@ -45,10 +46,9 @@ class Reply(Generic[T]):
     """
 
     __slots__ = (
-        "__weakref__",
         "_asking",
         "_callbacks",
-        "_cancel_target",
+        "_claim",
         "_claimed",
         "_error",
         "_value",
@@ -61,18 +61,21 @@ class Reply(Generic[T]):
         "waiter",
     )
 
-    def __init__(self, asking: Asking, recipient: str, asked_at: float, deadline: float) -> None:
+    def __init__(
+        self, asking: Asking, recipient: str, asked_at: float, deadline: float, target: Any = None
+    ) -> None:
         self._asking = asking
-        self.settled = False
+        self._callbacks: list[Callable[[], object]] = []
+        # Whoever pops this settles the reply: an atomic step that needs no lock.
+        self._claim = [True]
         self._claimed = False
         self._value: Any = None
         self._error: BaseException | None = None
-        self._callbacks: list[Callable[[Reply[Any]], object]] | None = None
-        self._cancel_target: Callable[[], object] | None = None
+        self.settled = False
         self.recipient = recipient
         self.asked_at = asked_at
         self.deadline = deadline
-        self.target: Any = None
+        self.target = target
         """The cell that is asked, where it is in this process."""
         self.forwarded_to: Reply[Any] | None = None
         self.waiter: Activation | None = None
@@ -91,7 +94,7 @@ class Reply(Generic[T]):
             PoolExhausted: every thread of the pool waits already.
         """
         if not self.settled:
-            self._wait(self.deadline if timeout is None else self._until(timeout))
+            self._wait(timeout)
         return self._result()
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -116,8 +119,8 @@ class Reply(Generic[T]):
         self._claimed = True
         if self.forwarded_to is not None:
             self.forwarded_to.cancel()
-        if self._cancel_target is not None:
-            self._cancel_target()
+        if self.target is not None:
+            self.target.cancel(self)
         return True
 
     def __repr__(self) -> str:
@@ -138,25 +141,16 @@ class Reply(Generic[T]):
         """Settle because the deadline has passed."""
         self.fail(AskTimeout(self.recipient, self.deadline - self.asked_at))
 
-    def when_cancelled(self, cancel: Callable[[], object]) -> None:
-        """What ``cancel`` calls to reach the message."""
-        self._cancel_target = cancel
-
-    def then(self, callback: Callable[[Reply[Any]], object]) -> None:
-        """Call `callback` with this reply once it is settled: on that thread, or now.
+    def then(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once this is settled: on the thread that settles it, or now.
 
         From then on the deadline settles the reply even if nobody waits.
         """
-        with self._asking.lock:
-            pending = not self.settled
-            if pending:
-                if self._callbacks is None:
-                    self._callbacks = []
-                self._callbacks.append(callback)
-        if pending:
-            self._asking.deadlines.add(self)
+        self._callbacks.append(callback)
+        if self.settled:
+            self._call_back()
         else:
-            callback(self)
+            self._asking.deadlines.add(self)
 
     def outcome(self) -> tuple[Any, BaseException | None]:
         """The value and the error of a settled reply; one of them is None. Claims the error."""
@@ -168,25 +162,33 @@ class Reply(Generic[T]):
         self.forwarded_to = inner
         if self.waiter is not None and (ring := ring_of(self.waiter, self)):
             self.fail(DeadlockDetected(ring))
-        inner.then(self._adopt)
+        inner.then(partial(self._adopt, inner))
 
     def _adopt(self, inner: Reply[Any]) -> None:
         value, error = inner.outcome()
         self._settle(value, error)
 
     def _settle(self, value: Any, error: BaseException | None) -> bool:
-        with self._asking.lock:
-            if self.settled:
-                return False
-            self._value = value
-            self._error = error
-            self.settled = True
-            callbacks, self._callbacks = self._callbacks, None
-        if callbacks is not None:
-            self._asking.deadlines.discard(self)
-            for callback in callbacks:
-                callback(self)
+        try:
+            self._claim.pop()
+        except IndexError:
+            return False
+        self._value = value
+        self._error = error
+        self.settled = True
+        if self._callbacks:
+            self._call_back()
         return True
+
+    def _call_back(self) -> None:
+        """Call what waits. Two threads may: each callback is popped by one of them."""
+        self._asking.deadlines.discard(self)
+        while self._callbacks:
+            try:
+                callback = self._callbacks.pop(0)
+            except IndexError:
+                return
+            callback()
 
     def _result(self) -> T:
         self._claimed = True
@@ -194,10 +196,7 @@ class Reply(Generic[T]):
             raise self._error
         return self._value  # type: ignore[no-any-return]
 
-    def _until(self, timeout: float) -> float:
-        return min(self.deadline, self._asking.clock.now() + checked_timeout(timeout))
-
-    def _wait(self, until: float) -> None:
+    def _wait(self, timeout: float | None) -> None:
         asking = self._asking
         origin: Any = CURRENT.get()
         if not asking.waiting.may_block():
@@ -207,25 +206,22 @@ class Reply(Generic[T]):
         if origin is not None:
             origin.begin_wait(self)
         try:
+            until = None if timeout is None else asking.clock.now() + checked_timeout(timeout)
+            if until is None or until >= self.deadline:
+                asking.deadlines.add(self)
+                until = None
             happened = asking.waiting.wait(self._arm, until)
         finally:
             if origin is not None:
                 origin.end_wait(self)
-        if happened or self.settled:
-            return
-        if until >= self.deadline:
-            self.time_out()
-        else:
-            raise AskTimeout(self.recipient, until - self.asked_at, "; the reply may still come")
+        if not happened and not self.settled:
+            waited = asking.clock.now() - self.asked_at
+            raise AskTimeout(self.recipient, waited, "; the reply may still come")
 
     def _arm(self, wake: Callable[[], object]) -> bool:
-        with self._asking.lock:
-            if self.settled:
-                return False
-            if self._callbacks is None:
-                self._callbacks = []
-            self._callbacks.append(lambda _: wake())
-            return True
+        if not self.settled:
+            self._callbacks.append(wake)
+        return not self.settled
 
     def _suspend(self) -> Generator[Any, None, None]:
         origin: Any = CURRENT.get()
@@ -262,23 +258,24 @@ class Gathered(Reply[list[Any]]):
     def gather(self, replies: Sequence[Reply[Any]]) -> None:
         self.replies = replies
         self._left = len(replies)
-        self.when_cancelled(self._cancel_all)
         if not replies:
             self.resolve([])
         for reply in replies:
             reply.then(self._one_more)
 
-    def _one_more(self, _: Reply[Any]) -> None:
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        for reply in self.replies:
+            reply.cancel()
+        return cancelled
+
+    def _one_more(self) -> None:
         with self._asking.lock:
             self._left -= 1
             if self._left:
                 return
         outcomes = [reply.outcome() for reply in self.replies]
         self.resolve([value if error is None else error for value, error in outcomes])
-
-    def _cancel_all(self) -> None:
-        for reply in self.replies:
-            reply.cancel()
 
 
 class _Wakeup:
@@ -291,7 +288,7 @@ class _Wakeup:
         self._thread = threading.get_ident()
         self.future: asyncio.Future[None] = loop.create_future()
 
-    def wake(self, _: Reply[Any]) -> None:
+    def wake(self) -> None:
         if threading.get_ident() == self._thread:
             self._set()
             return
@@ -339,51 +336,67 @@ def ring_of(activation: Activation, reply: Reply[Any]) -> list[str] | None:
     return None
 
 
-_FINE: Final = 5.0
-_GRAIN: Final = 0.25
+_LONG: Final = 5.0
+_GRAIN: Final = 4
 
 
 class Deadlines:
-    """Settles replies whose deadline passes while somebody waits without a thread.
+    """Settles replies whose deadline passes.
 
-    A deadline less than 5 s away has a timer of its own; those further away share one for
-    each quarter of a second, so that a reply costs two set operations and is at most that late.
+    An ask that gives up within 5 s has a timer of its own; longer ones share a timer for each
+    quarter of a second, so that a reply costs two set operations and is at most that late.
     """
 
-    __slots__ = ("_clock", "_groups", "_lock", "_single")
+    __slots__ = ("_clock", "_closed", "_groups", "_lock", "_single")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._groups: dict[int, set[Reply[Any]]] = {}
-        self._single: dict[int, Timer] = {}
+        self._single: dict[Reply[Any], Timer] = {}
+        self._closed = False
 
     def add(self, reply: Reply[Any]) -> None:
-        if reply.deadline - self._clock.now() < _FINE:
-            timer = self._clock.call_at(reply.deadline, reply.time_out)
-            with self._lock:
-                self._single[id(reply)] = timer
-            if reply.settled:
-                self.discard(reply)
-            return
-        slot = int(reply.deadline / _GRAIN) + 1
-        group = self._groups.get(slot)
-        if group is None:
-            with self._lock:
-                group = self._groups.get(slot)
-                if group is None:
-                    group = self._groups[slot] = set()
-                    self._clock.call_at(slot * _GRAIN, lambda: self._expire(slot))
-        group.add(reply)
-        if reply.settled:
-            group.discard(reply)
+        """Have `reply` settled at its deadline. More than once is as good as once."""
+        if reply.deadline - reply.asked_at < _LONG:
+            self._add_single(reply)
+        else:
+            slot = int(reply.deadline * _GRAIN) + 1
+            group = self._groups.get(slot)
+            if group is None:
+                group = self._open(slot)
+            group.add(reply)
+        if reply.settled or self._closed:
+            self.discard(reply)
+            reply.fail(AgentStopped(reply.recipient, "cannot answer any more: its node stopped"))
 
     def discard(self, reply: Reply[Any]) -> None:
-        if self._single and (timer := self._single.pop(id(reply), None)) is not None:
-            timer.cancel()
-        group = self._groups.get(int(reply.deadline / _GRAIN) + 1)
+        group = self._groups.get(int(reply.deadline * _GRAIN) + 1)
         if group is not None:
             group.discard(reply)
+        if self._single and (timer := self._single.pop(reply, None)) is not None:
+            timer.cancel()
+
+    def close(self) -> None:
+        """The clock ends: nobody may be left waiting for it."""
+        with self._lock:
+            self._closed = True
+            left = [*self._single, *(reply for group in self._groups.values() for reply in group)]
+        for reply in left:
+            reply.fail(AgentStopped(reply.recipient, "did not answer before its node stopped"))
+
+    def _add_single(self, reply: Reply[Any]) -> None:
+        with self._lock:
+            if reply not in self._single:
+                self._single[reply] = self._clock.call_at(reply.deadline, reply.time_out)
+
+    def _open(self, slot: int) -> set[Reply[Any]]:
+        with self._lock:
+            group = self._groups.get(slot)
+            if group is None:
+                group = self._groups[slot] = set()
+                self._clock.call_at(slot / _GRAIN, lambda: self._expire(slot))
+            return group
 
     def _expire(self, slot: int) -> None:
         for reply in list(self._groups.pop(slot, ())):

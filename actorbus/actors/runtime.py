@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from actorbus.actors.agent import Agent
 from actorbus.actors.cell import START, Cell
 from actorbus.actors.functions import agent_class
-from actorbus.actors.ref import AllOf, AnyOf, Ref, Schedule, ask_deadline, subscribe
+from actorbus.actors.ref import AllOf, AnyOf, Ref, Schedule, inherited_deadline, subscribe
 from actorbus.actors.reply import Asking, Reply
 from actorbus.actors.standby import Standby
 from actorbus.bus.arguments import checked_timeout
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from actorbus.actors.activation import Activation
     from actorbus.bus.bus import Bus
-    from actorbus.bus.mailbox import Inbox
+    from actorbus.bus.mailbox import Inbox, Offered
     from actorbus.bus.middleware import Middleware, Outcome
     from actorbus.clock import Clock
     from actorbus.context.context import Context
@@ -92,6 +92,7 @@ class Runtime:
         self.telemetry = telemetry
         self.random = random
         self.asking = Asking(clock, telemetry, bus.waiting)
+        self.ask_timeout = settings.ask_timeout
         self.turn_messages = settings.turn_messages
         self.turn_seconds = settings.turn_seconds
         self.cells: dict[str, Cell] = {}
@@ -280,8 +281,10 @@ class Runtime:
         """Send a request; whatever goes wrong comes out of the reply."""
         bus = self.bus
         now = self.clock.now()
-        deadline = ask_deadline(now, timeout, self.settings.ask_timeout)
-        reply: Reply[Any] = Reply(self.asking, name, now, deadline)
+        deadline = now + (self.ask_timeout if timeout is None else checked_timeout(timeout))
+        deadline = inherited_deadline(CURRENT.get(), deadline)
+        owner = inbox.owner if isinstance(inbox.owner, Cell) else None
+        reply: Reply[Any] = Reply(self.asking, name, now, deadline, owner)
         message = bus.stamp(
             MessageKind.REQUEST,
             name,
@@ -291,23 +294,20 @@ class Runtime:
             headers=headers,
             answer_to=reply,
         )
-        owner = inbox.owner
-        if isinstance(owner, Cell):
-            reply.target = owner
-            reply.when_cancelled(lambda: owner.cancel(message))
         try:
-            if bus.plain:
-                offered = inbox.offer(message)
-                if offered is not None:
-                    bus.refused(message, inbox, offered)
-            else:
-                bus.send(message, inbox)
+            bus.send(message, inbox)
         except ActorbusError as error:
             reply.fail(error)
-            return reply
-        if isinstance(owner, Cell) and owner.parked:
+        if owner is not None and owner.parked:
             owner.refuse_asks()
         return reply
+
+    def ask_refused(self, message: Message[Any], inbox: Inbox, offered: Offered) -> None:
+        """A mailbox did not take a request: what comes of that comes out of its reply."""
+        try:
+            self.bus.refused(message, inbox, offered)
+        except ActorbusError as error:
+            message.answer_to.fail(error)
 
     def failed(self, recipient: str, error: ActorbusError) -> Reply[Any]:
         """A reply that has failed already."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from actorbus.bus.waiting import Arm
     from actorbus.clock import Clock
 
+_new_lock = threading.Lock
+
 
 class ThreadWaiting:
     """Blocks the calling thread on a lock. A worker of the pool says so to the pool first."""
@@ -23,29 +25,29 @@ class ThreadWaiting:
         self.before_block: Callable[[], Callable[[], None] | None] = _alone
 
     def may_block(self) -> bool:
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return True
-        return False
+        return asyncio._get_running_loop() is None
 
-    def wait(self, arm: Arm, until: float) -> bool:
-        lock = threading.Lock()
+    def wait(self, arm: Arm, until: float | None) -> bool:
+        lock = _new_lock()
         lock.acquire()
         if not arm(lock.release):
             return True
-        seconds = until - self._clock.now()
-        if seconds <= 0:
-            return lock.acquire(blocking=False)
         origin: Any = CURRENT.get()
-        if origin is None or getattr(origin, "cell", None) is None:
-            return lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+        if origin is None or origin.cell is None:
+            # A wait without time limit costs the kernel half as much as one with.
+            return lock.acquire() if until is None else self._block(lock, until)
         unblocked = self.before_block()
         try:
-            return lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+            return lock.acquire() if until is None else self._block(lock, until)
         finally:
             if unblocked is not None:
                 unblocked()
+
+    def _block(self, lock: threading.Lock, until: float) -> bool:
+        seconds = until - self._clock.now()
+        if seconds <= 0:
+            return lock.acquire(blocking=False)
+        return lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
 
 
 def _alone() -> None:

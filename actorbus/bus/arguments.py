@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from actorbus.errors import InvalidName, MessageExpired
@@ -15,6 +16,8 @@ def checked_priority(priority: object) -> Priority:
         InvalidName: it is neither.
     """
     try:
+        if isinstance(priority, bool):
+            raise ValueError  # noqa: TRY004 - it is answered like every other value that is none
         if isinstance(priority, str):
             return Priority[priority.upper()]
         return Priority(priority)  # type: ignore[arg-type]
@@ -51,9 +54,14 @@ def checked_timeout(timeout: object) -> float:
 
 
 def _seconds(what: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise InvalidName(what, value, "it must be a number of seconds")
-    return float(value)
+    if not isinstance(value, bool) and isinstance(value, int | float):
+        try:
+            seconds = float(value)
+        except OverflowError:
+            seconds = math.inf
+        if math.isfinite(seconds):
+            return seconds
+    raise InvalidName(what, value, "it must be a finite number of seconds")
 
 
 def checked_headers(headers: object) -> Mapping[str, str]:

@@ -170,7 +170,7 @@ class Bus:
             run_id = origin.run_id
             cause = origin.entry
             if isinstance(cause, tuple):
-                causation_id, _, _, _, _, correlation_id, _, run_id, hops = cause
+                causation_id, _, _, _, _, correlation_id, _, run_id, hops, _, _ = cause
                 hops += 1
             elif cause is not None:
                 correlation_id = cause.correlation_id
@@ -433,6 +433,8 @@ class Bus:
         """Do what the send-side middlewares decided."""
         match outcome:
             case Dead(reason, why, error):
+                if error is None and why:
+                    error = Rejected(message.recipient or message.topic or "the bus", why)
                 self.fail(message, message.recipient, reason, error, details=why or None)
             case Retry(after):
                 self._hold(message, after)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import builtins
 import threading
+from bisect import bisect_right
 from collections import deque
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from actorbus.errors import InvalidName, UnknownMessage
@@ -58,15 +60,17 @@ class DeadLetters:
         return AsyncDeadLetters(self)
 
     def add(self, letter: DeadLetter) -> None:
-        """Keep `letter`; the bus calls this."""
+        """Keep `letter`, by its age; the oldest is forgotten if there are too many. For the bus."""
+        forgotten = None
         with self._lock:
-            oldest = self._letters.popleft() if len(self._letters) >= self.capacity else None
-            self._letters.append(letter)
-            if oldest is not None:
+            position = bisect_right(self._letters, letter.at, key=attrgetter("at"))
+            self._letters.insert(position, letter)
+            if len(self._letters) > self.capacity:
+                forgotten = self._letters.popleft()
                 self.forgotten += 1
-        if oldest is not None and self._telemetry.active:
+        if forgotten is not None and self._telemetry.active:
             self._telemetry.emit(
-                DeadLetterForgotten(oldest.message, oldest.recipient, oldest.reason)
+                DeadLetterForgotten(forgotten.message, forgotten.recipient, forgotten.reason)
             )
 
     def get(self, id: str | int | UUID) -> DeadLetter:
@@ -75,21 +79,25 @@ class DeadLetters:
         Raises:
             UnknownMessage: there is none.
         """
-        return self._find(parse_id(id))
+        with self._lock:
+            return self._find(parse_id(id))
 
     def requeue(self, id: str | int | UUID) -> MessageId:
         """Send the message again, under a new id whose cause is the old one; its new id.
 
-        A ttl it had is not started again. The letter is removed once the message is accepted.
+        A ttl it had is not started again. Whoever comes at the same time finds no letter, so it
+        is sent once; a letter that could not be sent is kept.
 
         Raises:
             UnknownMessage: there is no such letter.
-            UnknownRecipient: its recipient is still missing; the letter is kept.
+            UnknownRecipient: its recipient is still missing.
         """
-        letter = self._find(parse_id(id))
-        new_id = self._resend(letter)
-        self._remove(letter)
-        return new_id
+        letter = self.discard(id)
+        try:
+            return self._resend(letter)
+        except BaseException:
+            self.add(letter)
+            raise
 
     def discard(self, id: str | int | UUID) -> DeadLetter:
         """Forget the letter and return it.
@@ -97,27 +105,22 @@ class DeadLetters:
         Raises:
             UnknownMessage: there is no such letter.
         """
-        letter = self._find(parse_id(id))
-        self._remove(letter)
-        return letter
+        with self._lock:
+            letter = self._find(parse_id(id))
+            self._letters.remove(letter)
+            return letter
 
     def __len__(self) -> int:
         return len(self._letters)
 
     def _find(self, message_id: MessageId) -> DeadLetter:
-        with self._lock:
-            for letter in reversed(self._letters):
-                if letter.message.id == message_id:
-                    return letter
+        for letter in reversed(self._letters):
+            if letter.message.id == message_id:
+                return letter
         raise UnknownMessage(
             f"no dead letter {format_id(message_id)}; {len(self._letters):,} are kept,"
             " list() shows them"
         )
-
-    def _remove(self, letter: DeadLetter) -> None:
-        with self._lock:
-            if letter in self._letters:
-                self._letters.remove(letter)
 
     def list(
         self,
@@ -129,12 +132,12 @@ class DeadLetters:
         """The newest letters, newest first.
 
         Raises:
-            InvalidName: `reason` is no word at all, or `limit` is below 1.
+            InvalidName: `reason` is no word at all, or `limit` no int of 1 or more.
         """
         if reason is not None and not isinstance(reason, str):
             raise InvalidName("a reason", reason, f"one of {', '.join(Reason)}")
-        if limit < 1:
-            raise InvalidName("a limit", limit, "it must be 1 or more")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise InvalidName("a limit", limit, "it must be an int of 1 or more")
         with self._lock:
             newest_first = builtins.list(reversed(self._letters))
         found = (

@@ -1,35 +1,42 @@
 """An agent's bounded queue of waiting messages, by priority.
 
-Theory. Every level is two lists. Senders append to its *back*; the one consumer pops from the
-end of its *front*, and when the front is used up the back is reversed and becomes the front.
-So a message costs a sender one lock, and the consumer takes the lock once per *run* of
-messages instead of once per message.
+Theory. Every level is a deque, whose ``append`` and ``popleft`` are atomic, so senders and the
+one consumer share it without a lock. What a lock would have to hold together is done so:
 
-``interrupted`` tells the consumer, without a lock, to ask again before it starts another
-message of its run: something of another level arrived, or a command did. That bounds the
-priority inversion to the one message in hand.
+- *The bound.* A sender draws a ticket, a number that nobody else gets, and may go in if it is
+  below the limit: messages taken out so far, plus tickets that were refused, plus capacity. The
+  sender's copy of the limit may be old; only if it says no, the true one is counted under the
+  lock. So the bound is exact, whoever sends.
+- *Waking.* A mailbox wakes its owner once per burst, on the step from idle to scheduled. A
+  sender looks whether somebody is scheduled after it has put its message in; the consumer says
+  that nobody is, and then looks once more whether something came. One of them sees the other.
+- *Closing.* A sender that finds the mailbox ended after it has put its message in takes it back
+  out; if it is gone already, whoever closed the mailbox has it and ends it.
+
+``interrupted`` tells the consumer to ask again before it starts another message of its *run*:
+something of another level arrived, or a command did. That bounds the priority inversion to the
+one message in hand.
 
 Which level goes next: each has 8, 4, 2 and 1 credits; the highest waiting level with credit is
 served; credits refill when no waiting level has any, or when the mailbox runs empty. So LOW
 gets at least a fifteenth of the service under any load. While a level waits alone, its credits
 are settled by arithmetic after the run.
-
-A mailbox wakes its owner once per burst, on the step from idle to scheduled. The owner that
-finds it empty makes it idle again under the same lock, so no wake-up is lost.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from actorbus.errors import InvalidSettings, did_you_mean
 from actorbus.message import Entry, Message, Priority, envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 Overflow = Literal["block", "reject", "drop-oldest", "drop-newest"]
 Order = Literal["weighted", "strict"]
@@ -41,15 +48,12 @@ WEIGHTS: Final = (8, 4, 2, 1)
 """Credits of the levels URGENT, HIGH, NORMAL, LOW."""
 
 _LEVELS: Final = tuple(Priority)
-_BIT: Final = tuple(1 << level for level in _LEVELS)
-_ALONE: Final = tuple(
-    next((level for level in _LEVELS if mask == _BIT[level]), None) for mask in range(16)
-)
+_NORMAL: Final = Priority.NORMAL
 _UNUSED: Final[tuple[None, ...]] = (None,) * len(_LEVELS)
 
-Run = tuple[list[Entry], int]
-_NOTHING: Final[Run] = ([], 0)
-_COMMANDED: Final[Run] = ([], -1)
+Run = tuple[deque[Entry], int]
+_NOTHING: Final[Run] = (deque(), 0)
+_COMMANDED: Final[Run] = (deque(), -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +127,18 @@ class Mailbox:
     """
 
     __slots__ = (
-        "_backs",
         "_credits",
-        "_fronts",
+        "_limit",
         "_lock",
         "_lone_count",
         "_lone_level",
-        "_mask",
-        "_room",
-        "_run_from",
+        "_normal",
+        "_queues",
+        "_refunds",
         "_scheduled",
         "_serving",
         "_suspended",
+        "_ticket",
         "_waiters",
         "_wake",
         "closed",
@@ -144,6 +148,7 @@ class Mailbox:
         "name",
         "owner",
         "policy",
+        "taken",
     )
 
     def __init__(
@@ -156,14 +161,16 @@ class Mailbox:
         self.ended = False
         self.interrupted = False
         self.commands: list[Any] | None = None
+        self.taken = 0
+        """Messages taken out so far; the consumer counts it up with each."""
         self._wake = wake
         self._lock = threading.Lock()
-        self._room = policy.capacity
-        self._backs: Any = _UNUSED
-        self._fronts: Any = _UNUSED
-        self._mask = 0
+        self._ticket = count().__next__
+        self._refunds = 0
+        self._limit = policy.capacity
+        self._normal: deque[Entry] | None = None
+        self._queues: Any = _UNUSED
         self._serving: Priority | None = None
-        self._run_from = 0
         self._credits: list[int] | None = None
         self._lone_level: Priority | None = None
         self._lone_count = 0
@@ -179,31 +186,35 @@ class Mailbox:
 
     def put(self, entry: Entry, priority: Priority) -> Offered:
         """``offer`` for what may be no envelope yet: the hot path."""
-        wake = False
-        try:
-            with self._lock:
-                if self._room > 0:
-                    self._room -= 1
-                    back = self._backs[priority]
-                    if back is None:
-                        back = self._open(priority)
-                    back.append(entry)
-                    if priority is not self._serving:
-                        self.interrupted = True
-                    if not self._scheduled:
-                        self._scheduled = wake = True
-                    return None
-                refused = self._make_room(entry, priority)
-                if refused is not None:
-                    return refused
-                dropped = self._drop_for(entry, priority)
-                if not self._scheduled:
-                    self._scheduled = wake = True
+        dropped = None
+        if self._ticket() >= self._limit:
+            admitted, dropped = self._admit_late(entry, priority)
+            if not admitted:
                 return dropped
-        finally:
-            # Also when a KeyboardInterrupt comes in between: who is scheduled must be woken.
-            if wake:
-                self._wake(self.owner)
+        queue = self._normal if priority is _NORMAL else self._queues[priority]
+        if queue is None:
+            queue = self._open(priority)
+        queue.append(entry)
+        if priority is not self._serving:
+            self.interrupted = True
+        if not self._scheduled:
+            self._schedule()
+        if self.ended:
+            return self._recall(entry, queue)
+        return dropped
+
+    def insist(self, message: Message[Any]) -> bool:
+        """Queue `message` past the bound: what the runtime itself has to say. False if closed."""
+        if self.closed:
+            return False
+        self._ticket()
+        priority = message.priority
+        queue = self._queues[priority] or self._open(priority)
+        queue.append(message)
+        self.interrupted = True
+        if not self._scheduled:
+            self._schedule()
+        return not self.ended or self._recall(message, queue) is None
 
     def command(self, command: Any) -> bool:
         """Queue something for the owner that goes before every message and is never refused.
@@ -219,10 +230,9 @@ class Mailbox:
             self.interrupted = True
             if self._scheduled and not self._suspended:
                 return True
-            self._scheduled = True
             self._suspended = False
-        self._wake(self.owner)
-        return True
+            self._wake_owner()
+            return True
 
     def when_room(self, waiter: Callable[[], object]) -> bool:
         """Call `waiter` once when there may be room, or the mailbox closed.
@@ -231,7 +241,7 @@ class Mailbox:
         find it full again.
         """
         with self._lock:
-            if self.closed or self._count_room() > 0:
+            if self.closed or len(self) < self.policy.capacity:
                 return False
             if self._waiters is None:
                 self._waiters = []
@@ -247,40 +257,42 @@ class Mailbox:
     # -- the consumer's side
 
     def run(self, limit: int) -> Run:
-        """The next messages: a list to pop from the end of, and how many may be popped.
+        """The next messages: a deque to pop from the left of, and how many may be popped.
 
-        Before each of them the consumer looks at ``interrupted`` and asks again if it is set.
-        A count of 0: nothing waits, the mailbox is idle, its owner will be woken. A count
-        below 0: there are ``commands`` to take first.
+        Before each of them the consumer looks at ``interrupted`` and asks again if it is set;
+        after each it counts up ``taken``. A count of 0: nothing waits, the mailbox is idle, its
+        owner will be woken. A count below 0: there are ``commands`` to take first.
         """
-        with self._lock:
-            if self._serving is not None:
-                self._settle(self._serving)
-            if self.commands is not None:
-                return _COMMANDED
-            self.interrupted = False
-            if self._waiters is not None:
-                self._admit()
-            while mask := self._mask:
-                level = _ALONE[mask]
-                most = limit
-                if level is None:
-                    level, most = self._choose(mask, limit)
-                    self._lone_level = None
-                elif level is not self._lone_level:
-                    self._settle_lone()
-                    self._lone_level = level
-                front = self._fronts[level] or self._turn_over(level)
-                waiting = len(front)
-                if waiting:
-                    self._serving = level
-                    self._run_from = waiting
-                    return front, waiting if waiting < most else most
-                self._mask = mask & ~_BIT[level]
-            self._credits = None
-            self._lone_count = 0
-            self._scheduled = False
-            return _NOTHING
+        self.interrupted = False
+        if self.commands is not None:
+            self.interrupted = True
+            return _COMMANDED
+        if self._waiters is not None:
+            self._call_waiters()
+        urgent, high, queue, low = self._queues
+        level = _NORMAL
+        if urgent or high or low:
+            waiting = self._waiting_levels()
+            if len(waiting) > 1:
+                level, limit = self._choose(waiting, limit)
+            else:
+                level = waiting[0]
+                self._lone(level)
+            queue = self._queues[level]
+        elif not queue:
+            return self._rest(limit)
+        elif self._lone_level is not level:
+            self._lone(level)
+        self._serving = level
+        present = len(queue)
+        return queue, present if present < limit else limit
+
+    def ran(self, taken: int) -> None:
+        """Charge what was taken of the last run to its level. The consumer says so after each."""
+        if self._lone_level is not None:
+            self._lone_count += taken
+        elif self._credits is not None and self._serving is not None:
+            self._credits[self._serving] -= taken
 
     def take_commands(self) -> list[Any]:
         """The commands that came since last time, oldest first."""
@@ -290,43 +302,21 @@ class Mailbox:
 
     def put_back(self, message: Message[Any]) -> None:
         """Make `message` the next of its level, past the bound: it was in hand already."""
-        with self._lock:
-            level = message.priority
-            if self._fronts is _UNUSED:
-                self._fronts = [None] * len(_LEVELS)
-            if not self._fronts[level]:
-                self._turn_over(level)
-            self._fronts[level].append(message)
-            self._mask |= _BIT[level]
-            self._room -= 1
-            if level is self._serving:
-                self._run_from += 1
-
-    def insist(self, message: Message[Any]) -> bool:
-        """Queue `message` past the bound: what the runtime itself has to say. False if closed."""
-        with self._lock:
-            if self.closed:
-                return False
-            level = message.priority
-            (self._backs[level] or self._open(level)).append(message)
-            self._room -= 1
-            self.interrupted = True
-            if self._scheduled:
-                return True
-            self._scheduled = True
-        self._wake(self.owner)
-        return True
+        priority = message.priority
+        self._ticket()
+        (self._queues[priority] or self._open(priority)).appendleft(message)
 
     def extract(self, wanted: Callable[[Message[Any]], bool]) -> list[Message[Any]]:
-        """Take out what is `wanted`. Only while suspended: the consumer holds no run then."""
-        with self._lock:
-            found: list[Message[Any]] = []
-            for queue in (*self._fronts, *self._backs):
-                if queue:
-                    messages = [envelope(entry, self.name) for entry in queue]
-                    found.extend(message for message in messages if wanted(message))
-                    queue[:] = [message for message in messages if not wanted(message)]
-            return found
+        """Take out what is `wanted`, in order. Only the consumer may, between runs."""
+        found: list[Message[Any]] = []
+        for queue in self._queues:
+            kept: list[Message[Any]] = []
+            for message in _emptied(queue, self.name):
+                (found if wanted(message) else kept).append(message)
+            if queue is not None:
+                queue.extendleft(reversed(kept))
+        self.taken += len(found)
+        return found
 
     def suspend(self) -> None:
         """Wake nobody for messages until the next command. The consumer ends its turn with it.
@@ -334,146 +324,153 @@ class Mailbox:
         A command that came meanwhile wakes the owner at once.
         """
         with self._lock:
-            self._suspended = True
             self._scheduled = True
             if self.commands is None:
-                return
-            self._suspended = False
-        self._wake(self.owner)
+                self._suspended = True
+            else:
+                self._wake_owner()
+
+    def refuse(self) -> None:
+        """Refuse newcomers from now on; what waits may still be run."""
+        with self._lock:
+            self.closed = True
+            self._limit = -1
+            waiters, self._waiters = self._waiters or [], None
+        for waiter in waiters:
+            waiter()
 
     def close(self) -> list[Message[Any]]:
         """Refuse everything from now on, and return what still waited, most urgent first.
 
         The consumer calls it: a run that it still holds is empty afterwards.
         """
+        self.refuse()
         with self._lock:
-            self.closed = self.ended = True
+            self.ended = True
             self.interrupted = True
-            left = self._copy()
-            for queue in (*self._fronts, *self._backs):
-                if queue:
-                    queue.clear()
-            self._backs = self._fronts = _UNUSED
-            self._mask = 0
-            self._room = -1
-            self._serving = None
-            waiters, self._waiters = self._waiters or [], None
-        for waiter in waiters:
-            waiter()
-        return left
-
-    def refuse(self) -> None:
-        """Refuse newcomers from now on; what waits may still be run."""
-        with self._lock:
-            self.closed = True
-            self._room = -1
-            waiters, self._waiters = self._waiters or [], None
-        for waiter in waiters:
-            waiter()
+            self._scheduled = True
+            self._suspended = False
+            return [message for queue in self._queues for message in _emptied(queue, self.name)]
 
     # -- looking at it
 
     def __len__(self) -> int:
         """How many messages wait."""
-        return sum(len(queue) for queue in (*self._backs, *self._fronts) if queue)
+        return sum(len(queue) for queue in self._queues if queue)
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and the owner is not at work."""
         return not self._scheduled
 
-    @property
-    def suspended(self) -> bool:
-        return self._suspended
-
     def waiting(self) -> list[Message[Any]]:
         """A copy of what waits, most urgent level first."""
+        return [
+            envelope(entry, self.name) for queue in self._queues if queue for entry in queue.copy()
+        ]
+
+    # -- inside: senders
+
+    def _open(self, priority: Priority) -> deque[Entry]:
+        """The deque of a level, made when the level is first used."""
         with self._lock:
-            return self._copy()
+            if self._queues is _UNUSED:
+                self._queues = [None] * len(_LEVELS)
+            queue: deque[Entry] | None = self._queues[priority]
+            if queue is None:
+                queue = self._queues[priority] = deque()
+                if priority is _NORMAL:
+                    self._normal = queue
+            return queue
 
-    # -- under the lock
+    def _schedule(self) -> None:
+        with self._lock:
+            if not self._scheduled:
+                self._wake_owner()
 
-    def _copy(self) -> list[Message[Any]]:
-        left: list[Entry] = []
-        for level in _LEVELS:
-            left.extend(reversed(self._fronts[level] or ()))
-            left.extend(self._backs[level] or ())
-        return [envelope(entry, self.name) for entry in left]
+    def _wake_owner(self) -> None:
+        # No call may come between these two: a KeyboardInterrupt there would leave an agent
+        # that counts as scheduled and that nobody will ever run.
+        self._scheduled = True
+        self._wake(self.owner)
 
-    def _open(self, level: Priority) -> list[Entry]:
-        if self._backs is _UNUSED:
-            self._backs = [None] * len(_LEVELS)
-        back: list[Entry] = []
-        self._backs[level] = back
-        self._mask |= _BIT[level]
-        return back
+    def _admit_late(self, entry: Entry, priority: Priority) -> tuple[bool, Offered]:
+        """The limit said no to a ticket: count again, then do what the policy says.
 
-    def _turn_over(self, level: Priority) -> list[Entry]:
-        """Make the back of the level its front."""
-        front = self._backs[level] or []
-        front.reverse()
-        if self._backs is not _UNUSED:
-            self._backs[level] = None
-        if self._fronts is _UNUSED:
-            self._fronts = [None] * len(_LEVELS)
-        self._fronts[level] = front
-        return front
-
-    def _count_room(self) -> int:
-        if not self.closed:
-            self._room = self.policy.capacity - len(self)
-        return self._room
-
-    def _make_room(self, entry: Entry, priority: Priority) -> Offered:
-        """The bound was reached by the last count: count again, then say what the policy says.
-
-        None if the message may go in, after one was dropped if need be.
+        The ticket of whoever is not admitted is refunded.
         """
-        if self.closed:
-            return Refusal.CLOSED
-        if self._count_room() > 0:
-            return None
-        match self.policy.overflow:
-            case "block" | "reject":
-                return Refusal.FULL
-            case "drop-newest":
-                return envelope(entry, self.name)
-            case "drop-oldest":
-                lowest = max(level for level in _LEVELS if self._count(level))
-                return envelope(entry, self.name) if priority > lowest else None
+        with self._lock:
+            if self.closed:
+                return False, Refusal.CLOSED
+            capacity = self.policy.capacity
+            self._refunds += 1
+            self._limit = self.taken + self._refunds + capacity
+            if self._ticket() < self._limit:
+                # The first ticket was refunded and another drawn: its number is the true count.
+                return True, None
+            self._refunds += 1
+            self._limit += 1
+            match self.policy.overflow:
+                case "block" | "reject":
+                    return False, Refusal.FULL
+                case "drop-newest":
+                    return False, envelope(entry, self.name)
+                case "drop-oldest":
+                    return self._drop_oldest(entry, priority)
 
-    def _drop_for(self, entry: Entry, level: Priority) -> Message[Any] | None:
-        """Put `entry` in where ``_make_room`` allowed it; what had to go for it."""
-        dropped = None
-        if self._room <= 0:
-            dropped = self._oldest_of_lowest()
-        self._room -= 1
-        (self._backs[level] or self._open(level)).append(entry)
+    def _drop_oldest(self, entry: Entry, priority: Priority) -> tuple[bool, Offered]:
+        lowest = next((level for level in reversed(_LEVELS) if self._queues[level]), priority)
+        if priority > lowest:
+            return False, envelope(entry, self.name)
+        self._ticket()
+        try:
+            oldest = self._queues[lowest].popleft()
+        except (IndexError, AttributeError):
+            # The consumer was quicker, so there is room now.
+            return True, None
+        self._refunds += 1
+        self._limit += 1
         self.interrupted = True
-        return dropped
+        return True, envelope(oldest, self.name)
 
-    def _count(self, level: Priority) -> int:
-        return len(self._fronts[level] or ()) + len(self._backs[level] or ())
+    def _recall(self, entry: Entry, queue: deque[Entry]) -> Offered:
+        """The mailbox ended while `entry` went in: take it out again, if it is still there."""
+        try:
+            queue.remove(entry)
+        except ValueError:
+            return None
+        return Refusal.CLOSED
 
-    def _oldest_of_lowest(self) -> Message[Any] | None:
-        for level in reversed(_LEVELS):
-            for queue, oldest in ((self._fronts[level], -1), (self._backs[level], 0)):
-                if queue:
-                    self._room += 1
-                    return envelope(queue.pop(oldest), self.name)
-        return None
+    # -- inside: the consumer
 
-    def _settle(self, served: Priority) -> None:
-        """Charge the last run to its level, and see whether the level still waits."""
-        front = self._fronts[served]
-        count = self._run_from - len(front)
+    def _waiting_levels(self) -> list[Priority]:
+        queues = self._queues
+        return [level for level in _LEVELS if queues[level]]
+
+    def _rest(self, limit: int) -> Run:
+        """Nothing waits: be idle, unless something came in the meantime.
+
+        Once nobody is scheduled the owner may be woken, and run elsewhere, at any moment: from
+        then on only the lock says whose turn it is.
+        """
         self._serving = None
-        if not front and not self._backs[served]:
-            self._mask &= ~_BIT[served]
-        if self._lone_level is not None:
-            self._lone_count += count
-        elif self._credits is not None:
-            self._credits[served] -= count
+        self._credits = None
+        self._lone_count = 0
+        self._scheduled = False
+        urgent, high, normal, low = self._queues
+        if not (normal or urgent or high or low or self.commands is not None):
+            return _NOTHING
+        with self._lock:
+            if self._scheduled:
+                return _NOTHING
+            self._scheduled = True
+        return self.run(limit)
+
+    def _lone(self, level: Priority) -> None:
+        """`level` waits alone."""
+        if level is not self._lone_level:
+            self._settle_lone()
+            self._lone_level = level
 
     def _settle_lone(self) -> None:
         """Charge what a level was served while it waited alone."""
@@ -482,12 +479,12 @@ class Mailbox:
             self._credits = charged_alone(before, self._lone_level, self._lone_count)
             self._lone_count = 0
 
-    def _choose(self, mask: int, limit: int) -> tuple[Priority, int]:
+    def _choose(self, waiting: list[Priority], limit: int) -> tuple[Priority, int]:
         """The level to serve of several that wait, and how many of it at most."""
-        waiting = [level for level in _LEVELS if mask & _BIT[level]]
+        self._settle_lone()
+        self._lone_level = None
         if self.policy.order == "strict":
             return waiting[0], limit
-        self._settle_lone()
         if self._credits is None:
             self._credits = list(WEIGHTS)
         level = next((level for level in waiting if self._credits[level] > 0), None)
@@ -496,13 +493,14 @@ class Mailbox:
             level = waiting[0]
         return level, min(limit, self._credits[level])
 
-    def _admit(self) -> None:
+    def _call_waiters(self) -> None:
         """Call as many of those who wait for room as there is room."""
-        room = self._count_room()
-        if room <= 0 or self._waiters is None:
-            return
-        admitted, self._waiters = self._waiters[:room], self._waiters[room:] or None
-        for waiter in admitted:
+        with self._lock:
+            room = self.policy.capacity - len(self)
+            if room <= 0 or self._waiters is None:
+                return
+            called, self._waiters = self._waiters[:room], self._waiters[room:] or None
+        for waiter in called:
             waiter()
 
 
@@ -519,3 +517,12 @@ def charged_alone(before: Sequence[int], level: Priority, count: int) -> list[in
     after[:] = WEIGHTS
     after[level] = WEIGHTS[level] - over if over else 0
     return after
+
+
+def _emptied(queue: deque[Entry] | None, name: str) -> Iterator[Message[Any]]:
+    """Everything that was in the queue, oldest first."""
+    while queue:
+        try:
+            yield envelope(queue.popleft(), name)
+        except IndexError:
+            return

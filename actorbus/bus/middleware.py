@@ -10,17 +10,24 @@ A middleware takes the next step and returns its own::
         return handle_in_time
 
 ``Node(middleware=[Send(...), Deliver(...)])`` says on which side: before a message is accepted,
-or before its handler starts.
+or before its handler starts. What a middleware remembers belongs outside of the function that
+takes `handle`: a delayed message comes through a chain of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from actorbus.bus.origin import CURRENT
 from actorbus.errors import InvalidSettings
 from actorbus.message import Message, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from actorbus.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,34 @@ def then(outcome: Outcome, look: Callable[[Outcome], Outcome]) -> Outcome:
         outcome.looks.append(look)
         return outcome
     return look(outcome)
+
+
+class Timed:
+    """Base of a middleware that reads time: its node gives it `clock` before any message."""
+
+    clock: Clock
+
+
+def give_clock(middlewares: Iterable[object], clock: Clock) -> None:
+    """Let those middlewares that read time read it off `clock`."""
+    for middleware in middlewares:
+        if isinstance(middleware, Timed):
+            middleware.clock = clock
+
+
+def taker(message: Message[Any]) -> str | None:
+    """The agent that has `message` in hand; None on the send side, where nobody has it yet."""
+    origin = CURRENT.get()
+    in_hand = None if origin is None else origin.message
+    return origin.name if origin and in_hand and in_hand.id == message.id else None
+
+
+def destination(message: Message[Any]) -> str:
+    """Whom `message` is for: an agent, else a topic, else ``"*"``.
+
+    On the deliver side that is the agent that has it in hand, of broadcasts and events too.
+    """
+    return taker(message) or message.recipient or message.topic or "*"
 
 
 class Send:

@@ -37,7 +37,7 @@ class PullMailbox:
         self._bus = bus
         self._lock = threading.Lock()
         self._taking = threading.Lock()
-        self._waiter: Callable[[], object] | None = None
+        self._waiters: list[Callable[[], object]] = []
         self.name = check_name("a mailbox", name)
         self.inbox = Mailbox(name, policy, self, PullMailbox._arrived)
         bus.transport.attach(self.inbox)
@@ -54,7 +54,7 @@ class PullMailbox:
             raise InvalidName("a number of messages", n, "it must be an int of 1 or more")
         until = self._bus.clock.now() + checked_timeout(timeout)
         while not (taken := self._take_now(n)) and not self.inbox.closed:
-            if not self._bus.waiting.wait(self._arm, until):
+            if not self._wait(until):
                 return self._take_now(n)
         return taken
 
@@ -76,6 +76,18 @@ class PullMailbox:
         self._bus.transport.subscribe(route)
         return lambda: self._bus.transport.unsubscribe(route)
 
+    parked = False
+    """For refs, to whom this looks like an agent that is never parked."""
+
+    def cancel(self, reply: object) -> None:
+        """An ask was cancelled: whoever took it finds out when it replies."""
+
+    def waiting_for(self) -> tuple[()]:
+        """Nobody knows what code outside agents waits for."""
+        return ()
+
+    waits_in_turn = False
+
     def close(self) -> None:
         """Take no more; what waits becomes ``stopped``. Idempotent."""
         self._bus.transport.detach(self.inbox)
@@ -96,17 +108,38 @@ class PullMailbox:
 
     def _take_now(self, n: int) -> list[Message[Any]]:
         taken: list[Message[Any]] = []
+        while len(taken) < n and (popped := self._pop(n - len(taken))):
+            taken.extend(filter(self._is_worth_taking, popped))
+        self._is_empty()
+        return taken
+
+    def _pop(self, most: int) -> list[Message[Any]]:
+        """Some of what goes next; nothing only if nothing waits."""
+        popped: list[Message[Any]] = []
+        inbox = self.inbox
         with self._taking:
-            while len(taken) < n:
-                run, count = self.inbox.run(n - len(taken))
+            while not popped:
+                run, count = inbox.run(most)
                 if count <= 0:
                     break
-                while count > 0 and run and not self.inbox.interrupted:
-                    count -= 1
-                    message = envelope(run.pop(), self.name)
-                    if self._is_worth_taking(message):
-                        taken.append(message)
-        return taken
+                while len(popped) < count and not inbox.interrupted:
+                    try:
+                        entry = run.popleft()
+                    except IndexError:
+                        # The overflow policy dropped the rest of the run.
+                        break
+                    inbox.taken += 1
+                    popped.append(envelope(entry, self.name))
+                inbox.ran(len(popped))
+        return popped
+
+    def _is_empty(self) -> bool:
+        """Whether nothing waits: then the next to arrive wakes whoever waits by now.
+
+        Who waits for room in the mailbox is let in on the way.
+        """
+        with self._taking:
+            return self.inbox.run(1)[1] <= 0
 
     def _is_worth_taking(self, message: Message[Any]) -> bool:
         now = self._bus.clock.now()
@@ -120,13 +153,24 @@ class PullMailbox:
             return True
         return False
 
-    def _arm(self, wake: Callable[[], object]) -> bool:
-        with self._lock:
-            self._waiter = wake
-        return not len(self.inbox) and not self.inbox.closed
+    def _wait(self, until: float) -> bool:
+        """Wait until something may have arrived; False when the time is up."""
+        armed: list[Callable[[], object]] = []
+
+        def arm(wake: Callable[[], object]) -> bool:
+            armed.append(wake)
+            with self._lock:
+                self._waiters.append(wake)
+            return self._is_empty() and not self.inbox.closed
+
+        try:
+            return self._bus.waiting.wait(arm, until)
+        finally:
+            with self._lock:
+                self._waiters = [waiter for waiter in self._waiters if waiter not in armed]
 
     def _arrived(self) -> None:
         with self._lock:
-            waiter, self._waiter = self._waiter, None
-        if waiter is not None:
-            waiter()
+            waiters, self._waiters = self._waiters, []
+        for wake in waiters:
+            wake()

@@ -16,11 +16,12 @@ class Waiting(Protocol):
     def may_block(self) -> bool:
         """Whether this thread may block at all. On an event loop it may not."""
 
-    def wait(self, arm: Arm, until: float) -> bool:
+    def wait(self, arm: Arm, until: float | None) -> bool:
         """Block until something happened, at most until node time `until`.
 
-        `arm` is given a callback to call once when it happens, from any thread; it returns
-        False if there is nothing to wait for any more. True: it happened. False: time is up.
+        None: whoever waits has seen to it that something will happen. `arm` is given a
+        callback to call once when it happens, from any thread; it returns False if there is
+        nothing to wait for any more. True: it happened. False: time is up.
 
         Raises:
             PoolExhausted: no thread is left to do the work that is waited for.

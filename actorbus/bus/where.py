@@ -59,7 +59,7 @@ class Condition:
         """Whether `value` passes. What cannot be compared does not."""
         try:
             return bool(_TESTS[self.test](value, self.value))
-        except TypeError:
+        except Exception:  # noqa: BLE001 - one subscriber's filter must not fail the publisher
             return False
 
 
@@ -126,7 +126,10 @@ def matches(conditions: Mapping[str, Condition] | None, payload: Any) -> bool:
 
 
 def field_of(payload: Any, path: str) -> Any:
-    """The value at a dotted path through mappings and public attributes, or ``_MISSING``."""
+    """The value at a dotted path through mappings and public attributes, or ``_MISSING``.
+
+    An attribute that raises when it is read is missing.
+    """
     value = payload
     for name in path.split("."):
         if isinstance(value, Mapping):
@@ -134,7 +137,10 @@ def field_of(payload: Any, path: str) -> Any:
         elif name.startswith("_"):
             return _MISSING
         else:
-            value = getattr(value, name, _MISSING)
+            try:
+                value = getattr(value, name, _MISSING)
+            except Exception:  # noqa: BLE001 - one subscriber's filter must not fail the publisher
+                return _MISSING
         if value is _MISSING:
             return _MISSING
     return value

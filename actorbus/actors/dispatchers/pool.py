@@ -1,9 +1,18 @@
 """A few threads share all agents.
 
-The run queue holds agents, not messages. A worker takes an agent, gives it a turn, and takes
-the next. The pool grows in two ways: a handler that waits for a reply or for room says so, and
-the pool makes up for its thread at once; and when agents wait while every worker has been in
-one turn for longer than it may take, the pool doubles. Threads that are idle for long end.
+Theory. The run queue holds agents, not messages. One thread, the *leader*, sleeps on the queue,
+gives an agent its turn, and takes the next. In one interpreter only one thread can compute, so
+while turns are short more threads would only take the lock from each other. The others help
+where the leader is held: they sleep apart, are woken one by one, empty the queue and sleep
+again. Who wakes them:
+
+- a sender, if the leader has been in one turn for over a millisecond, or waits in its handler;
+- a handler that is about to wait for a reply or for room, if agents are queued;
+- the monitor, that looks every few milliseconds while anybody is at work. If nobody is left to
+  wake, agents wait, and every thread has been in one turn for longer than it may take, it
+  doubles the pool.
+
+A helper that nobody needed for long ends.
 """
 
 from __future__ import annotations
@@ -11,7 +20,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from actorbus.errors import PoolExhausted
 from actorbus.telemetry import PoolResized, SlowHandler
@@ -23,17 +32,21 @@ if TYPE_CHECKING:
     from actorbus.settings import Settings
     from actorbus.telemetry import Telemetry
 
+_HELD: Final = 0.001
+
 
 class _Worker:
     """One thread: when its turn began (None: idle), of which agent, and whether it waits."""
 
-    __slots__ = ("blocked", "cell", "reported", "since", "thread")
+    __slots__ = ("blocked", "cell", "reported", "since", "thread", "wake")
 
     def __init__(self) -> None:
         self.since: float | None = None
         self.cell: Cell | None = None
         self.blocked = False
         self.reported = False
+        self.wake = threading.Lock()
+        self.wake.acquire()
         self.thread: threading.Thread
 
 
@@ -44,30 +57,44 @@ class PoolDispatcher:
         self._settings = settings
         self._telemetry = telemetry
         self._queue: queue.SimpleQueue[Cell | None] = queue.SimpleQueue()
-        self.submit: Callable[[Cell], object] = self._queue.put
         self._lock = threading.Lock()
         self._workers: dict[int, _Worker] = {}
+        self._leader = _Worker()
+        self._idle: list[_Worker] = []
         self._monitor: threading.Thread | None = None
         self._work_begun = threading.Event()
+        self._watching = False
         self._closed = False
 
     def start(self) -> None:
         """Start the threads that are always there."""
         with self._lock:
-            for _ in range(min(self._settings.pool_core, self._settings.pool_threads)):
-                self._add_worker()
+            self._start_thread(self._leader, self._lead)
+            for _ in range(min(self._settings.pool_core, self._settings.pool_threads) - 1):
+                self._add_helper()
             self._monitor = threading.Thread(
                 target=self._watch, name="actorbus-pool-monitor", daemon=True
             )
             self._monitor.start()
 
+    def submit(self, cell: Cell) -> None:
+        self._queue.put(cell)
+        leader = self._leader
+        since = leader.since
+        if since is None or not self._idle:
+            return
+        if leader.blocked or time.monotonic() - since > _HELD:
+            self._wake_helper()
+
     def close(self, timeout: float) -> list[str]:
         with self._lock:
             self._closed = True
             workers = list(self._workers.values())
+            idle, self._idle = self._idle, []
+        self._queue.put(None)
         self._work_begun.set()
-        for _ in workers:
-            self._queue.put(None)
+        for worker in idle:
+            worker.wake.release()
         give_up = time.monotonic() + timeout
         for worker in workers:
             if worker.thread is not threading.current_thread():
@@ -96,66 +123,111 @@ class PoolDispatcher:
         if worker is None:
             return None
         with self._lock:
-            free = sum(not other.blocked for other in self._workers.values()) - 1
-            if free < self._settings.pool_core:
-                if len(self._workers) < self._settings.pool_threads:
-                    self._add_worker()
-                elif free < 1:
-                    raise PoolExhausted(self._settings.pool_threads)
+            if not self._idle:
+                self._make_up_for(worker)
             worker.blocked = True
+        if self._queue.qsize():
+            self._wake_helper()
 
         def unblocked() -> None:
             worker.blocked = False
 
         return unblocked
 
-    def _add_worker(self) -> None:
+    def _make_up_for(self, worker: _Worker) -> None:
+        """Add a helper in place of a thread that blocks. The lock is held."""
+        if len(self._workers) < self._settings.pool_threads:
+            self._add_helper()
+        elif all(other.blocked for other in self._workers.values() if other is not worker):
+            raise PoolExhausted(self._settings.pool_threads)
+
+    def _add_helper(self) -> None:
         """Start one more thread. The lock is held."""
         if self._closed:
             return
-        worker = _Worker()
-        worker.thread = threading.Thread(
-            target=self._work, args=(worker,), name="actorbus-worker", daemon=True
-        )
-        worker.thread.start()
-        if worker.thread.ident is not None:
-            self._workers[worker.thread.ident] = worker
+        self._start_thread(_Worker(), self._help)
         if self._telemetry.active:
             blocked = sum(other.blocked for other in self._workers.values())
             self._telemetry.emit(PoolResized(len(self._workers), blocked))
 
-    def _work(self, worker: _Worker) -> None:
+    def _start_thread(self, worker: _Worker, work: Callable[[_Worker], None]) -> None:
+        worker.thread = threading.Thread(
+            target=work, args=(worker,), name="actorbus-worker", daemon=True
+        )
+        worker.thread.start()
+        if worker.thread.ident is not None:
+            self._workers[worker.thread.ident] = worker
+
+    def _wake_helper(self) -> None:
+        with self._lock:
+            worker = self._idle.pop() if self._idle else None
+        if worker is not None:
+            worker.wake.release()
+
+    # -- the threads
+
+    def _lead(self, worker: _Worker) -> None:
         take = self._queue.get
-        begun = self._work_begun
+        while (cell := take()) is not None:
+            self._give_turn(worker, cell)
+        self._forget(worker)
+
+    def _help(self, worker: _Worker) -> None:
         patience = self._settings.pool_shrink_after
         while True:
-            try:
-                cell = take(timeout=patience)
-            except queue.Empty:
-                if self._may_leave(worker):
+            self._empty_queue(worker)
+            with self._lock:
+                if self._closed:
                     return
-                continue
-            if cell is None:
+                if self._queue.qsize():
+                    continue
+                self._idle.append(worker)
+            if not worker.wake.acquire(timeout=patience) and self._may_leave(worker):
                 return
-            worker.cell = cell
-            worker.since = time.monotonic()
-            if not begun.is_set():
-                begun.set()
-            cell.turn()
-            worker.since = None
+
+    def _empty_queue(self, worker: _Worker) -> None:
+        while True:
+            try:
+                cell = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if cell is None:
+                # The leader's word to end.
+                self._queue.put(None)
+                return
+            self._give_turn(worker, cell)
+
+    def _give_turn(self, worker: _Worker, cell: Cell) -> None:
+        worker.cell = cell
+        worker.since = time.monotonic()
+        if not self._watching:
+            self._watching = True
+            self._work_begun.set()
+        cell.turn()
+        worker.since = None
 
     def _may_leave(self, worker: _Worker) -> bool:
+        """Whether an idle helper may end. If somebody is just waking it, it may not."""
         with self._lock:
+            if worker not in self._idle:
+                worker.wake.acquire()
+                return False
+            self._idle.remove(worker)
             if len(self._workers) <= self._settings.pool_core:
                 return False
-            if worker.thread.ident is not None:
-                del self._workers[worker.thread.ident]
+            self._forget(worker)
         if self._telemetry.active:
             self._telemetry.emit(PoolResized(len(self._workers), 0))
         return True
 
+    def _forget(self, worker: _Worker) -> None:
+        if worker.thread.ident is not None:
+            self._workers.pop(worker.thread.ident, None)
+
+    # -- the monitor
+
     def _watch(self) -> None:
-        """The monitor's thread: asleep while no worker is in a turn."""
+        """Asleep while no worker is in a turn."""
         tick = self._settings.pool_grow_after
         while not self._closed:
             self._work_begun.wait()
@@ -166,17 +238,21 @@ class PoolDispatcher:
             busy = [worker for worker in workers if worker.since is not None]
             if not busy:
                 self._work_begun.clear()
+                self._watching = False
                 if any(worker.since is not None for worker in workers):
                     self._work_begun.set()
                 continue
             self._report_slow(busy, now)
-            if self._queue.qsize() and all(_held(worker, now, tick) for worker in workers):
-                self._grow(len(workers))
+            if self._queue.qsize() and _held(self._leader, now, _HELD):
+                if self._idle:
+                    self._wake_helper()
+                elif all(_held(worker, now, tick) for worker in workers):
+                    self._grow(len(workers))
 
     def _grow(self, threads: int) -> None:
         with self._lock:
             for _ in range(min(threads, self._settings.pool_threads - len(self._workers))):
-                self._add_worker()
+                self._add_helper()
 
     def _report_slow(self, busy: list[_Worker], now: float) -> None:
         limit = self._settings.slow_handler
