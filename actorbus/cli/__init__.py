@@ -1,0 +1,54 @@
+"""The command line: one command a file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import actorbus
+from actorbus.cli.audit import app as audit
+from actorbus.cli.demo import demo
+from actorbus.cli.terminal import write_whatever_it_is
+
+app = typer.Typer(
+    name="actorbus",
+    help="A message bus that teams of agents run on.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Help and usage errors as plain sentences: a frame is what gets in the way of a pipe.
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo)
+app.add_typer(audit, name="audit")
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    write_whatever_it_is()
+    try:
+        app(prog_name="actorbus")
+    except OSError as error:
+        # Commands name the files they fail on, so this is where they write: a full disk.
+        sys.exit(f"Error: cannot write the results: {error.strerror or error}")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"actorbus {actorbus.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None: ...

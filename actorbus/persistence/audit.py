@@ -14,6 +14,7 @@ from actorbus.message import Status, parse_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from uuid import UUID
 
     from actorbus.clock import Clock
@@ -144,6 +145,11 @@ class Audit:
     def url(self) -> str:
         """The URL without its secrets."""
         return self._database().shown
+
+    @property
+    def path(self) -> Path | None:
+        """The file, for a history that is one."""
+        return self._database().path
 
     def bind(self, tenant: str, project: str) -> Audit:
         """The same database, seen by another project."""
