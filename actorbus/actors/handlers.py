@@ -2,9 +2,9 @@
 
 A handler is a method marked ``@handles``, found by the type hint of its one argument. Unions
 match each of their members, ``Message[T]`` gives the envelope of a T, and of several that fit
-the nearest class in the payload's MRO wins; abstract classes such as ``Mapping``, which may be
-in no MRO, come after those, in the order of the handlers. Nothing is coerced (``True`` is no ``int``), but a
-dict also goes to the only handler whose model it validates against.
+the nearest class in the payload's MRO wins. An abstract class such as ``Mapping``, which need
+not be in any MRO, is asked after those. Nothing is coerced (``True`` is no ``int``), but a dict
+also goes to the only handler whose model it validates against.
 """
 
 from __future__ import annotations
