@@ -15,10 +15,11 @@ import pykka
 from actorbus.actors.cell import Unhandled
 from actorbus.actors.handlers import HandlerTable, collect, defining_namespace
 from actorbus.actors.pykka_side import PROXY_MESSAGES, PykkaFuture, side_of
+from actorbus.actors.ref import Ref
 from actorbus.actors.supervision import Supervision
 from actorbus.bus.mailbox import MailboxPolicy
 from actorbus.bus.origin import CURRENT
-from actorbus.errors import InvalidHandler
+from actorbus.errors import ActorbusError, InvalidHandler, InvalidName
 from actorbus.message import Message, Priority, check_name, check_pattern
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from actorbus.actors.activation import Activation
     from actorbus.actors.cell import Cell
-    from actorbus.actors.ref import Ref, Schedule, Target
+    from actorbus.actors.ref import Schedule, Target
     from actorbus.actors.reply import Reply
     from actorbus.context.context import Context
     from actorbus.registry.registry import Registry
@@ -164,10 +165,17 @@ class Agent(pykka.Actor):
         headers: Mapping[str, str] | None = None,
         expect: type[Any] | None = None,
     ) -> Reply[Any]:
-        """Send and get a reply: ``.get()`` it, or ``await`` it. See ``Ref.ask``."""
-        return self._ref(to).ask(
-            payload, timeout=timeout, priority=priority, headers=headers, expect=expect
-        )
+        """Send and get a reply: ``.get()`` it, or ``await`` it. See ``Ref.ask``.
+
+        An unknown name comes out of the reply too.
+        """
+        try:
+            ref = self._ref(to)
+        except InvalidName:
+            raise
+        except ActorbusError as error:
+            return self._spawned.runtime.failed(str(to), error)
+        return ref.ask(payload, timeout=timeout, priority=priority, headers=headers, expect=expect)
 
     def any(self, capability: str) -> Target:
         """The least busy agent with that capability, chosen at each send."""
@@ -323,7 +331,7 @@ class Agent(pykka.Actor):
         return activation
 
     def _ref(self, to: str | Ref) -> Ref:
-        return self._spawned.runtime.ref(to) if isinstance(to, str) else to
+        return to if isinstance(to, Ref) else self._spawned.runtime.ref(to)
 
 
 _RESERVED: Final = frozenset(

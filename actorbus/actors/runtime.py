@@ -213,12 +213,13 @@ class Runtime:
 
         Raises:
             UnknownRecipient: there is none.
+            InvalidName: there can be none.
             AgentFailed: it stood by and its ``__init__`` raised.
         """
         cell = self.cells.get(name)
         if cell is not None:
             return cell.ref
-        if self.bus.transport.route(name) is None:
+        if self.bus.transport.route(check_name("an agent", name)) is None:
             self.standby.wake(name)
         try:
             return Ref(self, name, self.bus.inbox(name))
