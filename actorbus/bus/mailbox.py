@@ -186,11 +186,10 @@ class Mailbox:
 
     def put(self, entry: Entry, priority: Priority) -> Offered:
         """``offer`` for what may be no envelope yet: the hot path."""
-        dropped = None
         if self._ticket() >= self._limit:
-            admitted, dropped = self._admit_late(entry, priority)
+            admitted, answer = self._admit_late(entry, priority)
             if not admitted:
-                return dropped
+                return answer
         queue = self._normal if priority is _NORMAL else self._queues[priority]
         if queue is None:
             queue = self._open(priority)
@@ -201,7 +200,7 @@ class Mailbox:
             self._schedule()
         if self.ended:
             return self._recall(entry, queue)
-        return dropped
+        return None
 
     def insist(self, message: Message[Any]) -> bool:
         """Queue `message` past the bound: what the runtime itself has to say. False if closed."""
@@ -374,14 +373,17 @@ class Mailbox:
     def _open(self, priority: Priority) -> deque[Entry]:
         """The deque of a level, made when the level is first used."""
         with self._lock:
-            if self._queues is _UNUSED:
-                self._queues = [None] * len(_LEVELS)
-            queue: deque[Entry] | None = self._queues[priority]
-            if queue is None:
-                queue = self._queues[priority] = deque()
-                if priority is _NORMAL:
-                    self._normal = queue
-            return queue
+            return self._opened(priority)
+
+    def _opened(self, priority: Priority) -> deque[Entry]:
+        if self._queues is _UNUSED:
+            self._queues = [None] * len(_LEVELS)
+        queue: deque[Entry] | None = self._queues[priority]
+        if queue is None:
+            queue = self._queues[priority] = deque()
+            if priority is _NORMAL:
+                self._normal = queue
+        return queue
 
     def _schedule(self) -> None:
         with self._lock:
@@ -397,7 +399,7 @@ class Mailbox:
     def _admit_late(self, entry: Entry, priority: Priority) -> tuple[bool, Offered]:
         """The limit said no to a ticket: count again, then do what the policy says.
 
-        The ticket of whoever is not admitted is refunded.
+        Admitted, or what to answer. The ticket of whoever is not admitted is refunded.
         """
         with self._lock:
             if self.closed:
@@ -430,8 +432,11 @@ class Mailbox:
             return True, None
         self._refunds += 1
         self._limit += 1
+        # Put in here, under the lock: were the mailbox closed in between, nobody could be told
+        # of the one that was dropped.
+        self._opened(priority).append(entry)
         self.interrupted = True
-        return True, envelope(oldest, self.name)
+        return False, envelope(oldest, self.name)
 
     def _recall(self, entry: Entry, queue: deque[Entry]) -> Offered:
         """The mailbox ended while `entry` went in: take it out again, if it is still there."""

@@ -20,13 +20,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from actorbus.bus.mailbox import WEIGHTS, MailboxPolicy, Refusal, charged_alone
+from actorbus.bus.mailbox import WEIGHTS, Mailbox, MailboxPolicy, Refusal, charged_alone
 from actorbus.errors import InvalidSettings
 from actorbus.message import Message, Priority
 from actorbus.testing.transport_contract import Receiver, run_in_threads, tell
 
 if TYPE_CHECKING:
     from actorbus.bus.mailbox import Offered, Order, Overflow
+    from actorbus.message import Entry
 
 URGENT, HIGH, NORMAL, LOW = Priority
 DEADLINE: Final = 10.0
@@ -821,6 +822,27 @@ def test_every_message_ends_exactly_once_whoever_sends_and_whenever_it_closes(
         sender, number = message.payload
         in_order.setdefault((sender, message.priority), []).append(number)
     assert all(numbers == sorted(numbers) for numbers in in_order.values())
+
+
+def test_what_is_dropped_while_the_mailbox_closes_is_handed_to_somebody() -> None:
+    closing = ClosesOnceItIsFull("counter", MailboxPolicy(1, "drop-oldest"), None, lambda _: None)
+    closing.offer(tell("counter", "oldest"))
+
+    dropped = closing.offer(tell("counter", "newcomer"))
+
+    assert payload(dropped) == "oldest"
+    assert [message.payload for message in closing.left] == ["newcomer"]
+
+
+class ClosesOnceItIsFull(Mailbox):
+    """The race of an overflowing sender with whoever closes the mailbox, lost on purpose."""
+
+    left: list[Message[Any]]
+
+    def _admit_late(self, entry: Entry, priority: Priority) -> tuple[bool, Offered]:
+        admission = super()._admit_late(entry, priority)
+        self.left = self.close()
+        return admission
 
 
 def payload(answer: Offered) -> Any:
