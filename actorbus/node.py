@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import secrets
 import signal
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from actorbus.actors.activation import RunScope
-from actorbus.actors.dispatchers.loop import LoopDispatcher
 from actorbus.actors.dispatchers.pool import PoolDispatcher
 from actorbus.actors.dispatchers.thread import ThreadDispatcher
 from actorbus.actors.ref import Topic
@@ -221,6 +219,8 @@ class Node:
 
     async def aclose(self, timeout: float | None = None) -> None:
         """``stop`` for ``async with``: agents of this loop end on it."""
+        import asyncio
+
         seconds = self.settings.stop_timeout if timeout is None else timeout
         if not self._begin_stop():
             return
@@ -294,6 +294,8 @@ class Node:
                 error.add_note(str(left))
 
     async def __aenter__(self) -> Self:
+        import asyncio
+
         self._loop.use(asyncio.get_running_loop())
         return self.start()
 
@@ -513,6 +515,8 @@ class Node:
     def _make_dispatchers(self) -> None:
         self._pool = PoolDispatcher(self.settings, self.telemetry)
         self._threads = ThreadDispatcher()
+        from actorbus.actors.dispatchers.loop import LoopDispatcher
+
         self._loop = LoopDispatcher()
         runtime = self._runtime
         runtime.submit = {
@@ -547,6 +551,8 @@ class Node:
         return True
 
     async def _until(self, done: Callable[[], bool], seconds: float) -> bool:
+        import asyncio
+
         give_up = time.monotonic() + seconds
         pause = _FIRST_LOOK
         while not done():

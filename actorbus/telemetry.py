@@ -8,11 +8,10 @@ writes: ``observability/`` does.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, dataclass_transform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from actorbus.message import Ending, Message
 
@@ -21,34 +20,59 @@ Level = Literal["debug", "info", "warning", "error"]
 _log = logging.getLogger("actorbus.telemetry")
 
 
-@dataclass(slots=True)
+@dataclass_transform()
 class Event:
-    """Something that happened. ``level`` is how loud a log says it."""
+    """Something that happened. ``level`` is how loud a log says it.
+
+    Subclasses are written like dataclasses; making thirty of them real ones would cost every
+    program that imports us several milliseconds.
+    """
 
     level: ClassVar[Level] = "debug"
+    fields: ClassVar[Mapping[str, str]] = {}
+    """The names of the fields, with their types as written."""
+
+    def __init_subclass__(cls) -> None:
+        cls.fields = {
+            name: hint
+            for name, hint in cls.__annotations__.items()
+            if name not in ("level", "fields")
+        }
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        given = dict(zip(self.fields, values, strict=False))
+        given.update(named)
+        if given.keys() != self.fields.keys() or len(values) > len(self.fields):
+            raise TypeError(f"{type(self).__name__} has the fields {', '.join(self.fields)}")
+        self.__dict__.update(given)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.__dict__ == self.__dict__
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__dict__.items())
+        return f"{type(self).__name__}({shown})"
 
 
-@dataclass(slots=True)
 class NodeStarted(Event):
     level: ClassVar[Level] = "info"
     node: str
     bus: str
 
 
-@dataclass(slots=True)
 class NodeStopped(Event):
     level: ClassVar[Level] = "info"
     node: str
     left_behind: tuple[str, ...]
 
 
-@dataclass(slots=True)
 class AgentStarted(Event):
     agent: str
     agent_type: str
 
 
-@dataclass(slots=True)
 class AgentEnded(Event):
     """An agent stopped; `reason` says why."""
 
@@ -56,7 +80,6 @@ class AgentEnded(Event):
     reason: str
 
 
-@dataclass(slots=True)
 class AgentRestarting(Event):
     """An agent failed and gets a new instance after `delay` seconds."""
 
@@ -67,7 +90,6 @@ class AgentRestarting(Event):
     delay: float
 
 
-@dataclass(slots=True)
 class AgentResumed(Event):
     """An agent failed and goes on with the state it has."""
 
@@ -76,7 +98,6 @@ class AgentResumed(Event):
     error: BaseException
 
 
-@dataclass(slots=True)
 class AgentParked(Event):
     """An agent failed too often; its mailbox waits for ``unpark``."""
 
@@ -85,13 +106,11 @@ class AgentParked(Event):
     error: BaseException | None
 
 
-@dataclass(slots=True)
 class AgentUnparked(Event):
     level: ClassVar[Level] = "info"
     agent: str
 
 
-@dataclass(slots=True)
 class HookFailed(Event):
     """A hook of an agent (`on_stop`, `on_failure`, ...) raised."""
 
@@ -101,7 +120,6 @@ class HookFailed(Event):
     error: BaseException
 
 
-@dataclass(slots=True)
 class MessageSent(Event):
     """A message was accepted; `copies` is how many mailboxes took it."""
 
@@ -109,7 +127,6 @@ class MessageSent(Event):
     copies: int
 
 
-@dataclass(slots=True)
 class MessageEnded(Event):
     """A delivery ended, well or not; `message` still has the payload."""
 
@@ -117,7 +134,6 @@ class MessageEnded(Event):
     message: Message[Any]
 
 
-@dataclass(slots=True)
 class MessageRetried(Event):
     """A handler raised and the message is tried again after `delay` seconds."""
 
@@ -128,7 +144,6 @@ class MessageRetried(Event):
     delay: float
 
 
-@dataclass(slots=True)
 class DeadLettered(Event):
     level: ClassVar[Level] = "warning"
     message: Message[Any]
@@ -137,7 +152,6 @@ class DeadLettered(Event):
     error: str | None
 
 
-@dataclass(slots=True)
 class DeadLetterForgotten(Event):
     """The dead letters were at their capacity and the oldest was dropped."""
 
@@ -147,7 +161,6 @@ class DeadLetterForgotten(Event):
     reason: str
 
 
-@dataclass(slots=True)
 class ReplyUnclaimed(Event):
     """An ask failed and nobody fetched its error."""
 
@@ -156,7 +169,6 @@ class ReplyUnclaimed(Event):
     error: BaseException
 
 
-@dataclass(slots=True)
 class SlowHandler(Event):
     """A handler held its thread, or the event loop, for `seconds` so far."""
 
@@ -165,13 +177,11 @@ class SlowHandler(Event):
     seconds: float
 
 
-@dataclass(slots=True)
 class PoolResized(Event):
     threads: int
     blocked: int
 
 
-@dataclass(slots=True)
 class MemberChanged(Event):
     """The registry saw an agent's or node's status change."""
 
@@ -181,7 +191,6 @@ class MemberChanged(Event):
     node: str
 
 
-@dataclass(slots=True)
 class WatcherFailed(Event):
     """A watch callback raised; the watch goes on."""
 
@@ -190,7 +199,6 @@ class WatcherFailed(Event):
     error: BaseException
 
 
-@dataclass(slots=True)
 class WatcherLagged(Event):
     """A watcher was too far behind and skipped `count` changes, which it was told."""
 
@@ -199,13 +207,11 @@ class WatcherLagged(Event):
     count: int
 
 
-@dataclass(slots=True)
 class TimerFailed(Event):
     level: ClassVar[Level] = "error"
     error: BaseException
 
 
-@dataclass(slots=True)
 class ModuleBroken(Event):
     """The loader could not use a module, or an agent in it, and went on without it."""
 
@@ -215,7 +221,6 @@ class ModuleBroken(Event):
     error: str
 
 
-@dataclass(slots=True)
 class AuditStalled(Event):
     """History cannot be written; `waiting` records wait in memory."""
 
@@ -224,7 +229,6 @@ class AuditStalled(Event):
     waiting: int
 
 
-@dataclass(slots=True)
 class AuditResumed(Event):
     level: ClassVar[Level] = "info"
     written: int

@@ -12,7 +12,6 @@ until a message schedules the agent again).
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import traceback
 from dataclasses import dataclass
@@ -696,7 +695,7 @@ class Cell:
             refusal = NoHandler(self.name, message.type, self.handlers.types())
             bus.fail(message, self.name, Reason.NO_HANDLER, refusal, started_at=started_at)
             return True
-        if activation.stopped and isinstance(error, asyncio.CancelledError):
+        if activation.stopped and type(error).__name__ == "CancelledError":
             self.runtime.uncancel()
             bus.fail(message, self.name, Reason.CANCELLED, started_at=started_at)
             return True

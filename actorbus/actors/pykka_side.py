@@ -7,7 +7,6 @@ never loses what it overtakes, and no future waits for ever.
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import uuid
 import weakref
@@ -42,6 +41,8 @@ class PykkaFuture(pykka.ThreadingFuture[Any]):
         return super().get(timeout=ASK_TIMEOUT if timeout is None else timeout)
 
     def __await__(self) -> Generator[Any, None, Any]:
+        import asyncio
+
         return asyncio.to_thread(self.get).__await__()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actorbus.actors.reply import Gathered, Reply
@@ -197,6 +196,8 @@ class Ref:
 
     async def room(self) -> None:
         """Wait until the agent's mailbox has room, or the agent has stopped."""
+        import asyncio
+
         loop = asyncio.get_running_loop()
         ready = loop.create_future()
 

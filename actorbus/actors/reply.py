@@ -5,7 +5,6 @@ A reply is settled once, by whoever is first: the handler, its deadline, or ``ca
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -23,15 +22,21 @@ if TYPE_CHECKING:
     from actorbus.clock import Clock, Timer
     from actorbus.telemetry import Telemetry
 
+    Suspend = Callable[["Reply[Any]"], Generator[Any, None, None]]
+    """Suspends the coroutine that runs until a reply is settled."""
+
 T = TypeVar("T")
 
 
 class Asking:
     """What the replies of one node share: how to wait, the clock, the deadlines."""
 
-    __slots__ = ("clock", "deadlines", "lock", "telemetry", "waiting")
+    __slots__ = ("clock", "deadlines", "lock", "suspend", "telemetry", "waiting")
 
-    def __init__(self, clock: Clock, telemetry: Telemetry, waiting: Waiting) -> None:
+    def __init__(
+        self, clock: Clock, telemetry: Telemetry, waiting: Waiting, suspend: Suspend
+    ) -> None:
+        self.suspend = suspend
         self.clock = clock
         self.telemetry = telemetry
         self.waiting = waiting
@@ -99,7 +104,7 @@ class Reply(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self.settled:
-            yield from self._suspend()
+            yield from self._asking.suspend(self)
         return self._result()
 
     def done(self) -> bool:
@@ -223,21 +228,6 @@ class Reply(Generic[T]):
             self._callbacks.append(wake)
         return not self.settled
 
-    def _suspend(self) -> Generator[Any, None, None]:
-        origin: Any = CURRENT.get()
-        if origin is not None:
-            origin.begin_wait(self)
-        try:
-            future = _Wakeup(asyncio.get_running_loop())
-            self.then(future.wake)
-            yield from future.future
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
-        finally:
-            if origin is not None:
-                origin.end_wait(self)
-
     def __del__(self) -> None:
         if self._error is not None and not self._claimed:
             telemetry = self._asking.telemetry
@@ -276,31 +266,6 @@ class Gathered(Reply[list[Any]]):
                 return
         outcomes = [reply.outcome() for reply in self.replies]
         self.resolve([value if error is None else error for value, error in outcomes])
-
-
-class _Wakeup:
-    """Wakes a coroutine on its own loop, from whatever thread the reply is settled on."""
-
-    __slots__ = ("_loop", "_thread", "future")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._thread = threading.get_ident()
-        self.future: asyncio.Future[None] = loop.create_future()
-
-    def wake(self) -> None:
-        if threading.get_ident() == self._thread:
-            self._set()
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._set)
-        except RuntimeError:
-            # The loop is closed, so nobody waits on it any more.
-            return
-
-    def _set(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
 
 
 def ring_of(activation: Activation, reply: Reply[Any]) -> list[str] | None:

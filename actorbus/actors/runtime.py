@@ -91,7 +91,9 @@ class Runtime:
         self.settings = settings
         self.telemetry = telemetry
         self.random = random
-        self.asking = Asking(clock, telemetry, bus.waiting)
+        from actorbus.actors.awaiting import suspend
+
+        self.asking = Asking(clock, telemetry, bus.waiting, suspend)
         self.ask_timeout = settings.ask_timeout
         self.turn_messages = settings.turn_messages
         self.turn_seconds = settings.turn_seconds

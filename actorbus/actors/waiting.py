@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,8 @@ class ThreadWaiting:
         self.before_block: Callable[[], Callable[[], None] | None] = _alone
 
     def may_block(self) -> bool:
-        return asyncio._get_running_loop() is None
+        events: Any = sys.modules.get("asyncio.events")
+        return events is None or events._get_running_loop() is None
 
     def wait(self, arm: Arm, until: float | None) -> bool:
         lock = _new_lock()

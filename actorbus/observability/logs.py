@@ -10,7 +10,6 @@ escaped. Logging never fails what it reports: a line that cannot be written is c
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import re
@@ -221,8 +220,8 @@ def describe(event: Event, node: str) -> dict[str, Any]:
     """
     message: Message[Any] | None = getattr(event, "message", None)
     own: dict[str, Any] = {}
-    for field in dataclasses.fields(event):
-        value = getattr(event, field.name)
+    for name in event.fields:
+        value = getattr(event, name)
         match value:
             case Message():
                 own |= _of_message(value)
@@ -231,7 +230,7 @@ def describe(event: Event, node: str) -> dict[str, Any]:
             case BaseException():
                 own |= {"error": _sentence(value), "exception": _frames(value)}
             case _:
-                own[field.name] = value if _is_plain(value) else f"<{type(value).__name__}>"
+                own[name] = value if _is_plain(value) else f"<{type(value).__name__}>"
     recipient = own.get("recipient")
     bound = _bound(getattr(event, "node", node), getattr(event, "agent", recipient), message)
     return {**bound, **{key: one for key, one in own.items() if key not in bound}}
