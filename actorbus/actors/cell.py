@@ -49,6 +49,7 @@ from actorbus.telemetry import (
 )
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Coroutine, Mapping
 
     from actorbus.actors.agent import Agent
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from actorbus.actors.ref import Ref
     from actorbus.actors.runtime import Runtime
     from actorbus.bus.middleware import Outcome
+    from actorbus.message import Entry
     from actorbus.telemetry import Event
 
 T = TypeVar("T")
@@ -216,8 +218,11 @@ class Cell:
 
     @property
     def busy(self) -> bool:
-        """Whether there is work that a drain waits for. A parked agent has none."""
-        if self.state in (State.PARKED, State.STOPPED):
+        """Whether there is work that a drain waits for. A parked agent has none.
+
+        One that stops is busy until it is forgotten: what it had waiting must become dead letters.
+        """
+        if self.state is State.PARKED:
             return False
         return not self.mailbox.idle or self.in_flight > 0
 
@@ -238,6 +243,14 @@ class Cell:
         self.mailbox.refuse()
         if not self.mailbox.command(Stop(drain, reason)) and then is not None:
             self._call_at_end()
+
+    def broke(self, error: BaseException) -> None:
+        """A turn itself raised, which is a fault of ours: end the agent, and lose nothing of it."""
+        self._emit(HookFailed(self.name, "turn", error))
+        self.state = State.STOPPED
+        self.abandon()
+        self.runtime.forget(self, "its turn failed")
+        self._call_at_end()
 
     def begin(self) -> None:
         """Take messages at once: there is no ``on_start`` to run."""
@@ -507,10 +520,12 @@ class Cell:
                 continue
             popped = 0
             go_on = True
-            while popped < count and run and go_on and not mailbox.interrupted:
+            while popped < count and go_on and not mailbox.interrupted:
+                message = self._next(run)
+                if message is None:
+                    break
                 popped += 1
-                mailbox.taken += 1
-                go_on = await self._handle(envelope(run.popleft(), self.name), activation)
+                go_on = await self._handle(message, activation)
             activation.entry = None
             mailbox.ran(popped)
             if not go_on:
@@ -520,6 +535,15 @@ class Cell:
             if left <= 0 or clock.now() > end_of_turn:
                 self.dispatcher(self)
                 return
+
+    def _next(self, run: deque[Entry]) -> Message[Any] | None:
+        """The next message of a run; None if the overflow policy dropped the rest of it."""
+        try:
+            entry = run.popleft()
+        except IndexError:
+            return None
+        self.mailbox.taken += 1
+        return envelope(entry, self.name)
 
     async def _handle(self, message: Message[Any], activation: Activation) -> bool:
         """Handle one message on the loop. False: the turn is over, the agent waits."""
@@ -538,7 +562,7 @@ class Cell:
         return self._conclude(message, outcome, activation, now)
 
     async def _await(self, pending: Pending, activation: Activation) -> Outcome:
-        drive = self.runtime.drive
+        drive = self.runtime.loop.drive
         if not pending.looks:
             return Handled(await drive(pending.coroutine, activation))
         outcome: Outcome
@@ -546,6 +570,11 @@ class Cell:
             outcome = Handled(await drive(pending.coroutine, activation))
         except Exception as error:  # noqa: BLE001 - the middlewares see it as an outcome
             outcome = Dead(Reason.HANDLER_ERROR, str(error), error)
+        except BaseException as error:
+            # It was cancelled: they see that, and cannot change it.
+            for look in pending.looks:
+                look(Dead(Reason.CANCELLED, error=error))
+            raise
         for look in pending.looks:
             outcome = look(outcome)
         return outcome
@@ -570,11 +599,13 @@ class Cell:
             if count == 0:
                 return
             popped = 0
-            while popped < count and run and not self.mailbox.interrupted:
+            while popped < count and not self.mailbox.interrupted:
+                message = self._next(run)
+                if message is None:
+                    break
                 popped += 1
-                self.mailbox.taken += 1
                 self.in_flight += 1
-                self.runtime.start_task(self._handle_apart(envelope(run.popleft(), self.name)))
+                self.runtime.loop.start_task(self._handle_apart(message))
             self.mailbox.ran(popped)
 
     async def _handle_apart(self, message: Message[Any]) -> None:
@@ -696,7 +727,7 @@ class Cell:
             bus.fail(message, self.name, Reason.NO_HANDLER, refusal, started_at=started_at)
             return True
         if activation.stopped and type(error).__name__ == "CancelledError":
-            self.runtime.uncancel()
+            self.runtime.loop.uncancel()
             bus.fail(message, self.name, Reason.CANCELLED, started_at=started_at)
             return True
         details = describe_error(error)

@@ -436,6 +436,9 @@ class Mailbox:
         # of the one that was dropped.
         self._opened(priority).append(entry)
         self.interrupted = True
+        if not self._scheduled:
+            # The consumer looked just when the oldest was out and the newcomer not yet in.
+            self._wake_owner()
         return False, envelope(oldest, self.name)
 
     def _recall(self, entry: Entry, queue: deque[Entry]) -> Offered:
