@@ -261,7 +261,12 @@ class Agent(pykka.Actor):
         """
 
     def on_message(self, message: Message[Any]) -> Any:
-        """Gets the envelope of whatever no handler takes; what it returns is the reply."""
+        """Gets the envelope of whatever no handler takes; what it returns is the reply.
+
+        By default it goes to ``on_receive``, where an actor written for Pykka has one.
+        """
+        if type(self).on_receive is not pykka.Actor.on_receive:
+            return self.on_receive(message.payload)
         raise Unhandled(self.name, message, self.handler_table.types())
 
     @classmethod

@@ -10,13 +10,13 @@ from __future__ import annotations
 import threading
 import uuid
 import weakref
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pykka
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
-from actorbus.errors import ActorbusError, AgentFailed, AgentStopped, InvalidHandler, MailboxFull
+from actorbus.actors.reply import Reply
+from actorbus.errors import ActorbusError, AgentFailed, AgentStopped, AskTimeout, InvalidHandler
 from actorbus.message import MessageKind
 
 if TYPE_CHECKING:
@@ -26,19 +26,32 @@ if TYPE_CHECKING:
 
     from actorbus.actors.agent import Agent
     from actorbus.actors.cell import Cell
-    from actorbus.actors.reply import Reply
 
 PROXY_MESSAGES = (ProxyCall, ProxyGetAttr, ProxySetAttr)
 
-ASK_TIMEOUT = 30.0
+ASK_TIMEOUT: Final = 30.0
 """Seconds a Pykka future waits where Pykka would wait for ever."""
+_A_DAY: Final = 86_400.0
 
 
 class PykkaFuture(pykka.ThreadingFuture[Any]):
-    """A Pykka future with a deadline, that can be awaited without blocking the loop."""
+    """A Pykka future that stands for a reply, and so waits as one.
+
+    It has a deadline, sees a wait that could never end, and can be awaited. What it raises is
+    what Pykka would raise.
+    """
+
+    reply: Reply[Any] | None = None
 
     def get(self, *, timeout: float | None = None) -> Any:
-        return super().get(timeout=ASK_TIMEOUT if timeout is None else timeout)
+        seconds = ASK_TIMEOUT if timeout is None else timeout
+        if self.reply is None:
+            return super().get(timeout=seconds)
+        try:
+            return self.reply.get(seconds)
+        except (AgentFailed, AgentStopped, AskTimeout) as error:
+            shown = _as_pykka_says(error)
+        raise shown
 
     def __await__(self) -> Generator[Any, None, Any]:
         import asyncio
@@ -46,40 +59,15 @@ class PykkaFuture(pykka.ThreadingFuture[Any]):
         return asyncio.to_thread(self.get).__await__()
 
 
-class PykkaAnswer:
-    """Where the reply to a Pykka ask goes: its future."""
-
-    __slots__ = ("_future", "settled")
-
-    def __init__(self, future: pykka.Future[Any]) -> None:
-        self._future = future
-        self.settled = False
-
-    def resolve(self, value: Any) -> bool:
-        self.settled = True
-        self._future.set(value)
-        return True
-
-    def fail(self, error: BaseException) -> bool:
-        """Pykka's callers see the handler's own exception, and Pykka's own for a dead actor."""
-        self.settled = True
-        shown: BaseException = error
-        if isinstance(error, AgentFailed) and error.__cause__ is not None:
-            shown = error.__cause__
-        elif isinstance(error, AgentStopped):
-            shown = pykka.ActorDeadError(str(error))
-        self._future.set_exception((type(shown), shown, shown.__traceback__))
-        return True
-
-    def forward(self, inner: Reply[Any]) -> None:
-        inner.then(partial(self._adopt, inner))
-
-    def _adopt(self, inner: Reply[Any]) -> None:
-        value, error = inner.outcome()
-        if error is None:
-            self.resolve(value)
-        else:
-            self.fail(error)
+def _as_pykka_says(error: AgentFailed | AgentStopped | AskTimeout) -> BaseException:
+    match error:
+        case AgentFailed(__cause__=BaseException() as cause):
+            return cause
+        case AgentStopped():
+            return pykka.ActorDeadError(str(error))
+        case AskTimeout():
+            return pykka.Timeout(str(error))
+    return error
 
 
 class PykkaInbox:
@@ -91,25 +79,34 @@ class PykkaInbox:
         self._cell = cell
 
     def put(self, envelope: Envelope[Any], /) -> None:
-        cell = self._cell
         future = envelope.reply_to
         if isinstance(envelope.message, _ActorStop):
-            cell.stop(drain=True, then=_setter(future))
+            self._cell.stop(drain=True, then=_setter(future))
             return
-        answer = None if future is None else PykkaAnswer(future)
-        kind = MessageKind.TELL if answer is None else MessageKind.REQUEST
-        bus = cell.runtime.bus
-        message = bus.stamp(kind, cell.name, envelope.message, answer_to=answer)
+        reply = self._reply_of(future)
+        kind = MessageKind.TELL if reply is None else MessageKind.REQUEST
+        bus = self._cell.runtime.bus
+        message = bus.stamp(kind, self._cell.name, envelope.message, answer_to=reply)
         try:
-            bus.send(message, cell.mailbox)
-        except AgentStopped as error:
-            if answer is None:
+            bus.send(message, self._cell.mailbox)
+        except ActorbusError as error:
+            if reply is not None:
+                reply.fail(error)
+            elif isinstance(error, AgentStopped):
                 raise pykka.ActorDeadError(str(error)) from error
-            answer.fail(error)
-        except MailboxFull as error:
-            if answer is None:
+            else:
                 raise
-            answer.fail(error)
+
+    def _reply_of(self, future: pykka.Future[Any] | None) -> Reply[Any] | None:
+        """The reply that the future of an ask stands for; it has one from ``_create_future``."""
+        if not isinstance(future, PykkaFuture):
+            return None
+        cell = self._cell
+        asking = cell.runtime.asking
+        now = asking.clock.now()
+        # Who gets the future says how long to wait; this only ends what nobody gets.
+        future.reply = Reply(asking, cell.name, now, now + _A_DAY, cell)
+        return future.reply
 
     def get(self) -> Envelope[Any]:
         raise ActorbusError("an agent's mailbox is read by its dispatcher")
@@ -127,9 +124,10 @@ class PykkaSide:
         self.urn = uuid.uuid4().urn
         self.inbox = PykkaInbox(cell)
         self.stopped = threading.Event()
+        cell.pykka_side = self
+        # Only now: an agent that ends from here on finds this side and tells it.
         if cell.mailbox.ended:
             self.stopped.set()
-        cell.pykka_side = self
         self.ref: pykka.ActorRef[Any] = pykka.ActorRef(cell.agent)
 
     def rebind(self, agent: Agent) -> None:
@@ -145,7 +143,10 @@ def side_of(cell: Cell | None) -> PykkaSide:
     """
     if cell is None:
         raise InvalidHandler("this agent was not spawned; use node.spawn()")
-    return cell.pykka_side or PykkaSide(cell)
+    if cell.pykka_side is None:
+        with cell.runtime.asking.lock:
+            return cell.pykka_side or PykkaSide(cell)
+    return cell.pykka_side
 
 
 def _setter(future: pykka.Future[Any] | None) -> Callable[[], object]:

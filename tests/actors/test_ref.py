@@ -19,6 +19,7 @@ from actorbus import (
     MessageExpired,
     Node,
     NoProvider,
+    NotDrained,
     Priority,
     Reason,
     UnknownRecipient,
@@ -222,6 +223,23 @@ class TestRef:
         gate.opened.set()
 
         assert waiting.get(DEADLINE) == ["a"]
+
+    def test_an_agent_that_is_still_ending_keeps_a_drain_waiting(self, node: Node) -> None:
+        gate = Gate()
+
+        class Leaving(Agent):
+            def on_stop(self) -> None:
+                gate.hold()
+
+        node.spawn(Leaving, name="leaving").stop()
+        assert gate.entered.wait(DEADLINE)
+
+        with pytest.raises(NotDrained) as raised:
+            node.drain(timeout=0.01)
+        gate.opened.set()
+        node.drain(DEADLINE)
+
+        assert raised.value.names == ("leaving",)
 
     def test_a_ref_of_before_reaches_the_successor_of_that_name(self, node: Node) -> None:
         old = node.spawn(Recorder, name="one")
