@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 PROGRAM = [sys.executable, "-m", "actorbus"]
 DEADLINE = 60.0
 
-SLOW = "def f(a, b):\n    return [a + b * 2 for a in (1, 2, 3) if b]\n" * 4_000
-"""Takes long enough to parse that some hundred of it cannot be done in between."""
+SLOW = "def f(a, b):\n    return [a + b * 2 for a in (1, 2, 3) if b]\n" * 1_000
+"""Takes long enough to parse that some hundred of them cannot be done in between."""
 
 BROKEN = {
     "syntax.py": b"x = 1\nprint 'old'\n",
@@ -64,7 +64,7 @@ def slow_tree(tmp_path: Path) -> Path:
     root = tmp_path / "slow"
     root.mkdir()
     (root / "0.py").write_text(SLOW)
-    for number in range(1, 600):
+    for number in range(1, 300):
         os.link(root / "0.py", root / f"{number}.py")
     return root
 
