@@ -31,9 +31,10 @@ class WatchedClock(ManualClock):
         self._set.put(when)
         return timer
 
-    def await_timer(self, seconds: float) -> None:
-        """Wait until somebody has asked to be called in so many seconds from now."""
-        while self._set.get(timeout=_DEADLINE) != pytest.approx(self.now() + seconds, abs=1e-3):
+    def await_timer(self, within: float) -> None:
+        """Wait until somebody has asked to be called in at most so many seconds from now."""
+        now = self.now()
+        while not now < self._set.get(timeout=_DEADLINE) <= now + within + 1e-6:
             pass
 
 
