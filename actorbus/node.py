@@ -524,8 +524,7 @@ class Node:
             "thread": self._threads.submit,
             "loop": self._loop.submit,
         }
-        runtime.drive = self._loop.drive
-        runtime.start_task = self._loop.start_task
+        runtime.loop = self._loop
         if isinstance(self._waiting, ThreadWaiting):
             self._waiting.before_block = self._pool.before_block
 

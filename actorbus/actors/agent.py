@@ -58,6 +58,20 @@ _MAY_DEFINE: Final = frozenset(
 )
 
 
+if TYPE_CHECKING:
+    own = property
+else:
+
+    class own(property):  # noqa: N801 - used like property
+        """A property of the agent that says so when somebody assigns to it."""
+
+        def __set__(self, agent, value):  # noqa: ANN001, ANN204
+            name = self.fget.__name__
+            raise InvalidHandler(
+                f"self.{name} is the agent's own; keep your value under another name"
+            )
+
+
 class Agent(pykka.Actor):
     """Subclass it, mark methods with ``@handles``, and give it to ``node.spawn``.
 
@@ -106,16 +120,16 @@ class Agent(pykka.Actor):
 
     # -- who it is
 
-    @property
+    @own
     def name(self) -> str:
         return self._spawned.name
 
-    @property
+    @own
     def ref(self) -> Ref:
         """What others may hold of this agent."""
         return self._spawned.ref
 
-    @property
+    @own
     def message(self) -> Message[Any]:
         """The envelope of the message in hand.
 
@@ -127,7 +141,7 @@ class Agent(pykka.Actor):
             raise InvalidHandler(f"agent {self.name!r} has no message in hand here")
         return message
 
-    @property
+    @own
     def cancelled(self) -> bool:
         """Whether the message in hand was cancelled: a long handler looks here and returns."""
         activation = self._activation
@@ -216,23 +230,23 @@ class Agent(pykka.Actor):
 
     # -- shared things
 
-    @property
+    @own
     def context(self) -> Context:
         """Shared state, seen as this agent."""
         cell = self._spawned
         return cell.runtime.context.bound_to(cell.name)
 
-    @property
+    @own
     def private(self) -> Context:
         """This agent's own namespace, which outlives its instances."""
         return self.context.namespace(f"agent/{self.name}")
 
-    @property
+    @own
     def registry(self) -> Registry:
         """Who is alive and what they can do."""
         return self._spawned.runtime.registry
 
-    @property
+    @own
     def log(self) -> Any:
         """A structlog logger that knows the node, this agent and the message in hand."""
         cell = self._spawned

@@ -252,9 +252,8 @@ class Cell:
         self.runtime.forget(self, "its turn failed")
         self._call_at_end()
 
-    def begin(self) -> None:
-        """Take messages at once: there is no ``on_start`` to run."""
-        self._become(State.RUNNING)
+    def say_started(self) -> None:
+        """It takes messages: there was no ``on_start`` to run."""
         self._emit(AgentStarted(self.name, self.agent_type))
 
     @property

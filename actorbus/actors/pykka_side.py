@@ -88,7 +88,8 @@ class PykkaInbox:
         bus = self._cell.runtime.bus
         message = bus.stamp(kind, self._cell.name, envelope.message, answer_to=reply)
         try:
-            bus.send(message, self._cell.mailbox)
+            stays_here = isinstance(message.payload, PROXY_MESSAGES)
+            bus.send(message, self._cell.mailbox, stays_here=stays_here)
         except ActorbusError as error:
             if reply is not None:
                 reply.fail(error)

@@ -167,6 +167,10 @@ class Reply(Generic[T]):
         self.forwarded_to = inner
         if self.waiter is not None and (ring := ring_of(self.waiter, self)):
             self.fail(DeadlockDetected(ring))
+        if self.settled:
+            # Nobody wants it any more, so nobody should work for it.
+            inner.cancel()
+            return
         inner.then(partial(self._adopt, inner))
 
     def _adopt(self, inner: Reply[Any]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from actorbus.actors.agent import Agent
 from actorbus.actors.cell import START, Cell
 from actorbus.actors.functions import agent_class
+from actorbus.actors.lifecycle import State
 from actorbus.actors.ref import AllOf, AnyOf, Ref, Schedule, inherited_deadline, subscribe
 from actorbus.actors.reply import Asking, Reply
 from actorbus.actors.standby import Standby
@@ -29,9 +30,9 @@ from actorbus.message import Message, MessageKind, Priority, Reason, check_name
 
 if TYPE_CHECKING:
     import random as random_module
-    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from actorbus.actors.activation import Activation
+    from actorbus.actors.dispatchers.loop import LoopDispatcher
     from actorbus.bus.bus import Bus
     from actorbus.bus.mailbox import Inbox, Offered
     from actorbus.bus.middleware import Middleware, Outcome
@@ -104,9 +105,7 @@ class Runtime:
             chain(list(deliver_middleware), _invoke) if deliver_middleware else None
         )
         self.submit: Mapping[str, Callable[[Cell], object]] = {}
-        self.drive: Callable[[Coroutine[Any, Any, Any], Activation], Any]
-        self.start_task: Callable[[Coroutine[Any, Any, Any]], None]
-        self.uncancel: Callable[[], None]
+        self.loop: LoopDispatcher
         self.make_logger: Callable[[str], Any]
         self.learn_types: Callable[[type[Agent]], None] = _nothing_to_learn
         self.accepting = False
@@ -155,9 +154,13 @@ class Runtime:
         cell.ref = Ref(self, chosen, cell.mailbox)
         cell.agent = cell.build()
         self.learn_types(cls)
+        at_once = cls.on_start is Agent.on_start
+        if at_once:
+            # Before anybody can send to it: a turn that found it starting would start it too.
+            cell.state = State.RUNNING
         self._introduce(cell)
-        if cls.on_start is Agent.on_start:
-            cell.begin()
+        if at_once:
+            cell.say_started()
         else:
             cell.mailbox.command(START)
         return cell.ref

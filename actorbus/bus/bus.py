@@ -212,14 +212,24 @@ class Bus:
             raise UnknownRecipient(name, self.transport.names())
         return inbox
 
-    def send(self, message: Message[Any], inbox: Inbox, delay: float | None = None) -> None:
+    def send(
+        self,
+        message: Message[Any],
+        inbox: Inbox,
+        delay: float | None = None,
+        *,
+        stays_here: bool = False,
+    ) -> None:
         """Take `message` through everything that wants to see it, to `inbox`.
+
+        `stays_here`: its payload is ours and never leaves this process, so nobody has to be
+        able to carry it.
 
         Raises:
             MailboxFull, AgentStopped, UnknownRecipient, PayloadTooLarge, UnsupportedPayload,
             AuditUnavailable, BusClosed: it was not accepted.
         """
-        if self._check_payload is not None:
+        if self._check_payload is not None and not stays_here:
             self._check_payload(message.payload)
         if delay is not None:
             self._send_later(message, checked_delay(delay))

@@ -127,8 +127,7 @@ class TestNode(Node):
         self._loop.use(self._turned_loop)
         self._scheduler = _Scheduler(random.Random(self.seed), self._turned_loop)
         runtime.submit = _Submit(pool=self._scheduler.submit, loop=self._loop.submit)
-        runtime.drive = self._loop.drive
-        runtime.start_task = self._loop.start_task
+        runtime.loop = self._loop
 
     def _start_dispatchers(self) -> None:
         """Nothing to start: the calling thread does the work."""

@@ -76,6 +76,12 @@ class LoopDispatcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def uncancel(self) -> None:
+        """A handler was cancelled, not its runner: the task that runs here goes on."""
+        task = asyncio.current_task()
+        if task is not None:
+            task.uncancel()
+
     def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run `coroutine` as a task on this loop; called on the loop."""
         if self._loop is not None:
@@ -177,7 +183,12 @@ class LoopDispatcher:
             while ready:
                 cell = ready.popleft()
                 self._at_work = cell
-                await cell.turn_on_loop()
+                try:
+                    await cell.turn_on_loop()
+                except asyncio.CancelledError:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - the other agents go on
+                    cell.broke(error)
             self._pumped = False
             if ready:
                 continue

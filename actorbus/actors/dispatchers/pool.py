@@ -58,7 +58,8 @@ class PoolDispatcher:
         self._telemetry = telemetry
         self._queue: queue.SimpleQueue[Cell | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[_Worker, None] = {}
+        self._mine = threading.local()
         self._leader = _Worker()
         self._idle: list[_Worker] = []
         self._monitor: threading.Thread | None = None
@@ -89,7 +90,7 @@ class PoolDispatcher:
     def close(self, timeout: float) -> list[str]:
         with self._lock:
             self._closed = True
-            workers = list(self._workers.values())
+            workers = list(self._workers)
             idle, self._idle = self._idle, []
         self._queue.put(None)
         self._work_begun.set()
@@ -119,7 +120,7 @@ class PoolDispatcher:
         Raises:
             PoolExhausted: every other thread is blocked already, and no more may be made.
         """
-        worker = self._workers.get(threading.get_ident())
+        worker: _Worker | None = getattr(self._mine, "worker", None)
         if worker is None:
             return None
         with self._lock:
@@ -138,7 +139,7 @@ class PoolDispatcher:
         """Add a helper in place of a thread that blocks. The lock is held."""
         if len(self._workers) < self._settings.pool_threads:
             self._add_helper()
-        elif all(other.blocked for other in self._workers.values() if other is not worker):
+        elif all(other.blocked for other in self._workers if other is not worker):
             raise PoolExhausted(self._settings.pool_threads)
 
     def _add_helper(self) -> None:
@@ -147,16 +148,15 @@ class PoolDispatcher:
             return
         self._start_thread(_Worker(), self._help)
         if self._telemetry.active:
-            blocked = sum(other.blocked for other in self._workers.values())
+            blocked = sum(other.blocked for other in self._workers)
             self._telemetry.emit(PoolResized(len(self._workers), blocked))
 
     def _start_thread(self, worker: _Worker, work: Callable[[_Worker], None]) -> None:
         worker.thread = threading.Thread(
             target=work, args=(worker,), name="actorbus-worker", daemon=True
         )
+        self._workers[worker] = None
         worker.thread.start()
-        if worker.thread.ident is not None:
-            self._workers[worker.thread.ident] = worker
 
     def _wake_helper(self) -> None:
         with self._lock:
@@ -167,12 +167,14 @@ class PoolDispatcher:
     # -- the threads
 
     def _lead(self, worker: _Worker) -> None:
+        self._mine.worker = worker
         take = self._queue.get
         while (cell := take()) is not None:
             self._give_turn(worker, cell)
         self._forget(worker)
 
     def _help(self, worker: _Worker) -> None:
+        self._mine.worker = worker
         patience = self._settings.pool_shrink_after
         while True:
             self._empty_queue(worker)
@@ -203,7 +205,10 @@ class PoolDispatcher:
         if not self._watching:
             self._watching = True
             self._work_begun.set()
-        cell.turn()
+        try:
+            cell.turn()
+        except BaseException as error:  # noqa: BLE001 - the other agents go on
+            cell.broke(error)
         worker.since = None
 
     def _may_leave(self, worker: _Worker) -> bool:
@@ -221,8 +226,7 @@ class PoolDispatcher:
         return True
 
     def _forget(self, worker: _Worker) -> None:
-        if worker.thread.ident is not None:
-            self._workers.pop(worker.thread.ident, None)
+        self._workers.pop(worker, None)
 
     # -- the monitor
 
@@ -234,7 +238,7 @@ class PoolDispatcher:
             time.sleep(tick)
             now = time.monotonic()
             with self._lock:
-                workers = list(self._workers.values())
+                workers = list(self._workers)
             busy = [worker for worker in workers if worker.since is not None]
             if not busy:
                 self._work_begun.clear()

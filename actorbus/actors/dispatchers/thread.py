@@ -47,7 +47,10 @@ class ThreadDispatcher:
 
     def _work(self, cell: Cell, turns: queue.SimpleQueue[Cell | None]) -> None:
         while turns.get() is not None:
-            cell.turn()
+            try:
+                cell.turn()
+            except BaseException as error:  # noqa: BLE001 - its end must be told
+                cell.broke(error)
             if cell.mailbox.ended:
                 break
         with self._lock:
