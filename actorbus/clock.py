@@ -146,7 +146,7 @@ class SystemClock:
             wait = first.when - self.now()
             if wait <= 0:
                 return heapq.heappop(self._heap)
-            self._changed.wait(wait)
+            self._changed.wait(min(wait, threading.TIMEOUT_MAX))
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from actorbus.bus.arguments import (
     checked_timeout,
     checked_ttl,
 )
+from actorbus.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,6 +81,17 @@ def test_headers_are_copied() -> None:
 def test_headers_that_are_no_mapping_of_str_to_str_are_refused(bad: object) -> None:
     with pytest.raises(InvalidName, match="mapping of str to str"):
         checked_headers(bad)
+
+
+def test_a_delay_of_ages_stops_no_other_timer() -> None:
+    clock = SystemClock()
+    called = threading.Event()
+
+    clock.call_at(clock.now() + checked_delay(1e18), lambda: None)
+    clock.call_at(clock.now() + 0.01, called.set)
+
+    assert called.wait(10)
+    clock.close()
 
 
 class TestOnARef:
