@@ -186,7 +186,8 @@ class Mailbox:
 
     def put(self, entry: Entry, priority: Priority) -> Offered:
         """``offer`` for what may be no envelope yet: the hot path."""
-        if self._ticket() >= self._limit:
+        # The limit is read first: later it may count tickets that were drawn, and refused, later.
+        if self._limit <= self._ticket():
             admitted, answer = self._admit_late(entry, priority)
             if not admitted:
                 return answer
