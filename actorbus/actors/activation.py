@@ -12,24 +12,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actorbus.actors.cell import Cell
-    from actorbus.message import Entry, Message
+    from actorbus.message import Entry, Message, MessageId
 
 
 class Activation:
     """What ``CURRENT`` holds while a handler runs. ``entry`` is None in a hook."""
 
-    __slots__ = ("cell", "entry", "interrupt", "name", "run_id", "stopped", "waits")
+    __slots__ = ("_cancelled", "cell", "entry", "interrupt", "name", "run_id", "waits")
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.name: str | None = cell.name
         self.entry: Entry | None = None
         self.run_id: str | None = None
-        self.stopped = False
-        """Whether the message in hand was cancelled."""
         self.waits: list[Reply[Any]] | None = None
         self.interrupt: Callable[[], object] | None = None
         """How to cancel an async handler."""
+        self._cancelled: MessageId | None = None
 
     @property
     def message(self) -> Message[Any] | None:
@@ -39,6 +38,16 @@ class Activation:
             return entry
         message = self.entry = envelope(entry, self.cell.name)
         return message
+
+    def look(self) -> Message[Any] | None:
+        """The same for other threads: ``entry`` may change while they look, and is not theirs."""
+        entry = self.entry
+        return None if entry is None else envelope(entry, self.cell.name)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the message in hand was cancelled."""
+        return self._cancelled is not None and self._has_in_hand(self._cancelled)
 
     def begin_wait(self, reply: Reply[Any]) -> None:
         """The handler is about to wait for `reply`.
@@ -63,13 +72,25 @@ class Activation:
         if self.waits is not None and reply in self.waits:
             self.waits.remove(reply)
 
-    def cancel(self) -> None:
-        """Cancel the message in hand and, recursively, the asks its handler waits for."""
-        self.stopped = True
-        for reply in list(self.waits or ()):
+    def cancel(self, message: Message[Any]) -> None:
+        """Cancel `message` and, recursively, the asks its handler waits for.
+
+        If it is not in hand any more nothing happens: what is has nothing to do with it.
+        """
+        self._cancelled = message.id
+        waits, interrupt = list(self.waits or ()), self.interrupt
+        if not self._has_in_hand(message.id):
+            return
+        for reply in waits:
             reply.cancel()
-        if self.interrupt is not None:
-            self.interrupt()
+        if interrupt is not None:
+            interrupt()
+
+    def _has_in_hand(self, message_id: MessageId) -> bool:
+        entry = self.entry
+        if entry is None:
+            return False
+        return (entry[0] if isinstance(entry, tuple) else entry.id) == message_id
 
 
 class RunScope:

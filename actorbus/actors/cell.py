@@ -263,9 +263,11 @@ class Cell:
     def abandon(self) -> None:
         """The node stops and the handler did not return: end what waits, and its asker's wait."""
         for activation in self.activations():
-            message = activation.message
-            activation.cancel()
-            if message is not None and message.answer_to is not None:
+            message = activation.look()
+            if message is None:
+                continue
+            activation.cancel(message)
+            if message.answer_to is not None:
                 message.answer_to.fail(
                     AgentStopped(self.name, "did not return and was left behind")
                 )
@@ -283,15 +285,16 @@ class Cell:
     def cancel(self, reply: Reply[Any]) -> None:
         """The ask of `reply` was cancelled: reach its handler if it is in hand."""
         for activation in self.activations():
-            message = activation.message
+            message = activation.look()
             if message is not None and message.answer_to is reply:
-                activation.cancel()
+                activation.cancel(message)
 
     def cancel_run(self, run_id: str) -> None:
         """Cancel what is in hand for a run, and drop what waits for it."""
         for activation in self.activations():
-            if activation.message is not None and activation.message.run_id == run_id:
-                activation.cancel()
+            message = activation.look()
+            if message is not None and message.run_id == run_id:
+                activation.cancel(message)
 
     def activations(self) -> list[Activation]:
         now = self.activation
@@ -482,7 +485,6 @@ class Cell:
         activation.entry = message
         if self._is_over(message, now):
             return True
-        activation.stopped = False
         try:
             outcome = self._start(message)
         except BaseException as error:  # noqa: BLE001 - supervision decides
@@ -551,7 +553,6 @@ class Cell:
         if self._is_over(message, now):
             return True
         self.message_count += 1
-        activation.stopped = False
         try:
             outcome = self._start(message)
             if isinstance(outcome, Pending):
@@ -726,7 +727,6 @@ class Cell:
             bus.fail(message, self.name, Reason.NO_HANDLER, refusal, started_at=started_at)
             return True
         if activation.stopped and type(error).__name__ == "CancelledError":
-            self.runtime.loop.uncancel()
             bus.fail(message, self.name, Reason.CANCELLED, started_at=started_at)
             return True
         details = describe_error(error)

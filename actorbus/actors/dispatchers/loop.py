@@ -76,12 +76,6 @@ class LoopDispatcher:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def uncancel(self) -> None:
-        """A handler was cancelled, not its runner: the task that runs here goes on."""
-        task = asyncio.current_task()
-        if task is not None:
-            task.uncancel()
-
     def start_task(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run `coroutine` as a task on this loop; called on the loop."""
         if self._loop is not None:
@@ -108,6 +102,8 @@ class LoopDispatcher:
             return done.value  # type: ignore[no-any-return]
         finally:
             activation.interrupt = None
+            if activation.stopped:
+                _uncancel()
 
     def _suspended(self, activation: Activation) -> None:
         task = asyncio.current_task()
@@ -196,3 +192,10 @@ class LoopDispatcher:
             future: asyncio.Future[None] = loop.create_future()
             self._idle.append(future)
             await future
+
+
+def _uncancel() -> None:
+    """A handler was cancelled, and the runner whose task it ran in goes on."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
