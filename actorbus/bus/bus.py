@@ -443,6 +443,8 @@ class Bus:
         """Do what the send-side middlewares decided."""
         match outcome:
             case Dead(reason, why, error):
+                if self.recorder is not None:
+                    self.recorder.sent(message)
                 if error is None and why:
                     error = Rejected(message.recipient or message.topic or "the bus", why)
                 self.fail(message, message.recipient, reason, error, details=why or None)

@@ -275,6 +275,8 @@ class Mailbox:
             waiting = self._waiting_levels()
             if len(waiting) > 1:
                 level, limit = self._choose(waiting, limit)
+            elif not waiting:
+                return self.run(limit)
             else:
                 level = waiting[0]
                 self._lone(level)
@@ -285,6 +287,9 @@ class Mailbox:
             self._lone(level)
         self._serving = level
         present = len(queue)
+        if not present:
+            # A sender has just dropped the last of this level; 0 would mean that nobody is to run.
+            return self.run(limit)
         return queue, present if present < limit else limit
 
     def ran(self, taken: int) -> None:

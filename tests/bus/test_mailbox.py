@@ -26,6 +26,8 @@ from actorbus.message import Message, Priority
 from actorbus.testing.transport_contract import Receiver, run_in_threads, tell
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actorbus.bus.mailbox import Offered, Order, Overflow
     from actorbus.message import Entry
 
@@ -843,6 +845,41 @@ class ClosesOnceItIsFull(Mailbox):
         admission = super()._admit_late(entry, priority)
         self.left = self.close()
         return admission
+
+
+@pytest.mark.parametrize("look", range(1, 8))
+@pytest.mark.parametrize("level", [LOW, NORMAL, URGENT])
+def test_a_message_that_is_swapped_while_the_consumer_looks_does_not_strand_it(
+    level: Priority, look: int
+) -> None:
+    consumer = Consumer(MailboxPolicy(1, "drop-oldest"))
+    consumer.offer("oldest", LOW)
+    queue = SwappedAtALook(consumer.mailbox._queues[LOW])
+    consumer.mailbox._queues[LOW] = queue
+    queue.swap = lambda: consumer.offer("newcomer", level)
+    queue.looks_left = look
+
+    served: list[str] = []
+    while consumer.woken.acquire(blocking=False):
+        served += consumer.served()
+
+    assert served in (["newcomer"], ["oldest"], ["oldest", "newcomer"])
+    assert consumer.mailbox.idle
+    assert len(consumer.mailbox) == 0
+
+
+class SwappedAtALook(deque[Any]):
+    """The deque of a level whose message a sender drops for its own, at a chosen moment."""
+
+    looks_left = 0
+    swap: Callable[[], object]
+
+    def __len__(self) -> int:
+        size = super().__len__()
+        self.looks_left -= 1
+        if self.looks_left == 0:
+            self.swap()
+        return size
 
 
 def payload(answer: Offered) -> Any:

@@ -27,6 +27,7 @@ from actorbus.bus.middleware import Timed, chain, destination, sides, taker, the
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from actorbus import Message
     from actorbus.bus.middleware import Handle, Middleware, Outcome
@@ -251,6 +252,24 @@ class TestOutcomes:
         [letter] = node.dead_letters.list()
         assert (letter.reason, letter.recipient) == (Reason.REFUSED, "upper")
         assert "it is Sunday" in str(letter.error)
+
+    def test_what_is_refused_before_it_is_accepted_is_in_the_written_history(
+        self, make_node: Callable[..., ClockedNode], tmp_path: Path
+    ) -> None:
+        refuse = Send(lambda handle: lambda message: Dead(Reason.REFUSED, "it is Sunday"))
+        node = make_node(middleware=refuse, audit=f"sqlite:///{tmp_path / 'history.db'}")
+        ref = node.spawn(agent(upper), name="upper")
+
+        ref.tell("text")
+        with pytest.raises(Rejected):
+            ref.ask("text").get()
+
+        node.flush(DEADLINE)
+        written = [(one.kind, one.status, one.reason) for one in node.audit.messages()]
+        assert sorted(written) == [
+            ("request", "failed", Reason.REFUSED),
+            ("tell", "dead", Reason.REFUSED),
+        ]
 
     def test_the_innermost_step_of_a_send_says_how_many_took_it(
         self, make_node: Callable[..., ClockedNode]
