@@ -59,6 +59,9 @@ class Activation:
             self.waits = []
         self.waits.append(reply)
         reply.waiter = self
+        target = reply.target
+        if target is not None and target is not self.cell and not target.waits_for_somebody():
+            return
         ring = ring_of(self, reply)
         if ring is not None:
             error = DeadlockDetected(ring)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import TYPE_CHECKING, Any
 
 from actorbus.bus.origin import CURRENT
@@ -14,35 +13,36 @@ if TYPE_CHECKING:
     from actorbus.actors.reply import Reply
 
 
-def suspend(reply: Reply[Any]) -> Generator[Any, None, None]:
+def suspend(reply: Reply[Any]) -> Generator[Any, None, Any]:
     """Suspend until `reply` is settled. Cancelling the task that waits cancels the ask."""
-    origin: Any = CURRENT.get()
-    if origin is not None:
-        origin.begin_wait(reply)
-    try:
-        wakeup = Wakeup(asyncio.get_running_loop())
-        reply.then(wakeup.wake)
-        yield from wakeup.future
-    except asyncio.CancelledError:
-        reply.cancel()
-        raise
-    finally:
+    if not reply.settled:
+        origin: Any = CURRENT.get()
         if origin is not None:
-            origin.end_wait(reply)
+            origin.begin_wait(reply)
+        try:
+            wakeup = Wakeup(asyncio.get_running_loop())
+            reply.then(wakeup.wake)
+            yield from wakeup.future
+        except asyncio.CancelledError:
+            reply.cancel()
+            raise
+        finally:
+            if origin is not None:
+                origin.end_wait(reply)
+    return reply.result()
 
 
 class Wakeup:
     """Wakes a coroutine on its own loop, from whatever thread the reply is settled on."""
 
-    __slots__ = ("_loop", "_thread", "future")
+    __slots__ = ("_loop", "future")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._thread = threading.get_ident()
         self.future: asyncio.Future[None] = loop.create_future()
 
     def wake(self) -> None:
-        if threading.get_ident() == self._thread:
+        if asyncio._get_running_loop() is self._loop:
             self._set()
             return
         try:

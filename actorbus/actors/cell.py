@@ -16,6 +16,7 @@ import inspect
 import traceback
 from dataclasses import dataclass
 from functools import partial
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from actorbus.actors.activation import Activation
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from actorbus.actors.ref import Ref
     from actorbus.actors.runtime import Runtime
     from actorbus.bus.middleware import Outcome
-    from actorbus.message import Entry
+    from actorbus.message import Entry, PlainEntry
     from actorbus.telemetry import Event
 
 T = TypeVar("T")
@@ -302,6 +303,13 @@ class Cell:
             return []
         return list(now) if isinstance(now, list) else [now]
 
+    def waits_for_somebody(self) -> bool:
+        """Whether a handler of this agent waits for a reply: the quick look."""
+        now = self.activation
+        if now.__class__ is Activation:
+            return bool(now.waits)
+        return bool(now)
+
     def waiting_for(self) -> list[Reply[Any]]:
         """The replies that this agent's handler waits for."""
         return [reply for one in self.activations() for reply in one.waits or ()]
@@ -503,6 +511,8 @@ class Cell:
         self.activation = activation
         runtime = self.runtime
         clock = runtime.clock
+        bus = runtime.bus
+        ids = bus.ids
         mailbox = self.mailbox
         left = runtime.turn_messages
         end_of_turn = clock.now() + runtime.turn_seconds
@@ -521,14 +531,40 @@ class Cell:
                 continue
             popped = 0
             go_on = True
+            inline = bus.plain and runtime.deliver is None and not runtime.cancelled_runs
             while popped < count and go_on and not mailbox.interrupted:
-                message = self._next(run)
-                if message is None:
+                try:
+                    entry = run.popleft()
+                except IndexError:
                     break
                 popped += 1
-                go_on = await self._handle(message, activation)
+                mailbox.taken += 1
+                activation.entry = entry
+                started_at = ids.monotonic() + ids.offset
+                call = None
+                if inline and isinstance(entry, tuple) and not _is_late(entry, started_at):
+                    call = self.table.get(entry[2].__class__)
+                if call is None or not isinstance(entry, tuple):
+                    go_on = await self._handle(envelope(entry, self.name), activation)
+                    continue
+                try:
+                    value = call(self.agent, entry[2])
+                    if value.__class__ is CoroutineType:
+                        # Most handlers never suspend, and then cost no generator either.
+                        try:
+                            waits_for = value.send(None)
+                        except StopIteration as done:
+                            value = done.value
+                        else:
+                            value = await runtime.loop.drive_on(value, waits_for, activation)
+                except BaseException as error:  # noqa: BLE001 - supervision decides
+                    message = envelope(entry, self.name)
+                    go_on = self._failed(message, error, activation, started_at)
+                    continue
+                self._plain_succeeded(entry, value, started_at)
             activation.entry = None
             mailbox.ran(popped)
+            self.message_count += popped
             if not go_on:
                 mailbox.suspend()
                 return
@@ -552,7 +588,6 @@ class Cell:
         now = self.runtime.clock.now()
         if self._is_over(message, now):
             return True
-        self.message_count += 1
         try:
             outcome = self._start(message)
             if isinstance(outcome, Pending):
@@ -618,6 +653,7 @@ class Cell:
             await self._handle(message, activation)
         finally:
             others.remove(activation)
+            self.message_count += 1
             self.in_flight -= 1
             if self._stalled:
                 self._stalled = False
@@ -685,6 +721,76 @@ class Cell:
             self.runtime.bus.handled(message, self.name, started_at, now)
         else:
             self._answer(message, value, started_at, now)
+
+    def _plain_succeeded(self, entry: PlainEntry, value: Any, started_at: float) -> None:
+        """What the hot path of ``turn`` does in line, for a handler on the loop."""
+        (
+            message_id,
+            sender,
+            payload,
+            priority,
+            created_at,
+            correlation_id,
+            causation_id,
+            run_id,
+            _,
+            _,
+            answer_to,
+        ) = entry
+        bus = self.runtime.bus
+        append = bus.history.append
+        ids = bus.ids
+        now = ids.monotonic() + ids.offset
+        append(
+            (
+                message_id,
+                _TELL if answer_to is None else _REQUEST,
+                payload.__class__,
+                sender,
+                self.name,
+                None,
+                priority,
+                created_at,
+                started_at,
+                now,
+                correlation_id,
+                causation_id,
+                run_id,
+                1,
+                _HANDLED,
+                None,
+                None,
+                None,
+            )
+        )
+        if answer_to is None:
+            return
+        if isinstance(value, Reply):
+            self._pass_on(envelope(entry, self.name), value)
+            return
+        append(
+            (
+                ids.make(now),
+                _REPLY,
+                value.__class__,
+                self.name,
+                sender,
+                None,
+                priority,
+                now,
+                now,
+                now,
+                correlation_id,
+                message_id,
+                run_id,
+                1,
+                _HANDLED,
+                None,
+                None,
+                None,
+            )
+        )
+        answer_to.resolve(value)
 
     def _answer(self, message: Message[Any], value: Any, started_at: float, now: float) -> None:
         bus = self.runtime.bus
@@ -976,6 +1082,12 @@ class Unhandled(NoHandler):
     def __init__(self, agent: str, message: Message[Any], handled: list[str]) -> None:
         super().__init__(agent, message.type, handled)
         self.message_id = message.id
+
+
+def _is_late(entry: PlainEntry, now: float) -> bool:
+    """Whether nobody waits for it any more."""
+    deadline = entry[9]
+    return deadline is not None and (deadline <= now or (entry[10] and entry[10].settled))
 
 
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:

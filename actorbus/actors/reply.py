@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from actorbus.clock import Clock, Timer
     from actorbus.telemetry import Telemetry
 
-    Suspend = Callable[["Reply[Any]"], Generator[Any, None, None]]
-    """Suspends the coroutine that runs until a reply is settled."""
+    Suspend = Callable[["Reply[Any]"], Generator[Any, None, Any]]
+    """Suspends the coroutine that runs until a reply is settled, and gives what it came to."""
 
 T = TypeVar("T")
 
@@ -100,12 +100,10 @@ class Reply(Generic[T]):
         """
         if not self.settled:
             self._wait(timeout)
-        return self._result()
+        return self.result()
 
     def __await__(self) -> Generator[Any, None, T]:
-        if not self.settled:
-            yield from self._asking.suspend(self)
-        return self._result()
+        return self._asking.suspend(self)
 
     def done(self) -> bool:
         """Whether ``get`` would return, or raise, at once."""
@@ -199,7 +197,8 @@ class Reply(Generic[T]):
                 return
             callback()
 
-    def _result(self) -> T:
+    def result(self) -> T:
+        """The value of a settled reply, or its error raised."""
         self._claimed = True
         if self._error is not None:
             raise self._error

@@ -82,6 +82,9 @@ class PullMailbox:
     def cancel(self, reply: object) -> None:
         """An ask was cancelled: whoever took it finds out when it replies."""
 
+    def waits_for_somebody(self) -> bool:
+        return False
+
     def waiting_for(self) -> tuple[()]:
         """Nobody knows what code outside agents waits for."""
         return ()

@@ -11,7 +11,6 @@ import asyncio
 import threading
 import types
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -46,8 +45,11 @@ class LoopDispatcher:
     def submit(self, cell: Cell) -> None:
         self._ready.append(cell)
         if not self._pumped:
-            self._pumped = True
-            self._call_soon()
+            if threading.get_ident() == self._thread_id:
+                self._pump()
+            else:
+                self._pumped = True
+                self._call_soon()
 
     def close(self, timeout: float) -> list[str]:
         """End the loop if it is ours; a loop that was given is left as it is."""
@@ -90,7 +92,17 @@ class LoopDispatcher:
         """Await `coroutine`; once it suspends, let another runner take over the run queue."""
         try:
             waits_for = coroutine.send(None)
-            self._suspended(activation)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        return (yield from self.drive_on(coroutine, waits_for, activation))
+
+    @types.coroutine
+    def drive_on(
+        self, coroutine: Coroutine[Any, Any, T], waits_for: Any, activation: Activation
+    ) -> Generator[Any, Any, T]:
+        """``drive`` for a coroutine that was started and has suspended for the first time."""
+        self._suspended(activation)
+        try:
             while True:
                 try:
                     sent = yield waits_for
@@ -107,25 +119,14 @@ class LoopDispatcher:
 
     def _suspended(self, activation: Activation) -> None:
         task = asyncio.current_task()
-        entry = activation.entry
-        if task is not None:
-            activation.interrupt = partial(self._interrupt, task, activation, entry)
-        self._pumped = bool(self._ready)
-        if self._pumped:
-            self._call_soon()
-
-    def _interrupt(self, task: asyncio.Task[Any], activation: Activation, entry: Any) -> None:
-        def cancel() -> None:
-            if activation.entry is entry and activation.interrupt is not None:
-                task.cancel()
-
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(cancel)
+        if task is not None and self._loop is not None:
+            activation.interrupt = _Interrupt(self._loop, task, activation)
+        self._pumped = False
+        if self._ready:
+            self._pump()
 
     def _call_soon(self) -> None:
-        if threading.get_ident() == self._thread_id and self._loop is not None:
-            self._loop.call_soon(self._pump)
-            return
+        """Have the run queue seen to, from another thread."""
         try:
             self._running_loop().call_soon_threadsafe(self._pump)
         except RuntimeError:
@@ -192,6 +193,26 @@ class LoopDispatcher:
             future: asyncio.Future[None] = loop.create_future()
             self._idle.append(future)
             await future
+
+
+class _Interrupt:
+    """Cancels the one handler it was made for, and no other that its runner comes to later."""
+
+    __slots__ = ("_activation", "_loop", "_task")
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], activation: Activation
+    ) -> None:
+        self._loop = loop
+        self._task = task
+        self._activation = activation
+
+    def __call__(self) -> None:
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._activation.interrupt is self:
+            self._task.cancel()
 
 
 def _uncancel() -> None:

@@ -181,9 +181,11 @@ class PoolDispatcher:
             with self._lock:
                 if self._closed:
                     return
-                if self._queue.qsize():
-                    continue
                 self._idle.append(worker)
+                if self._queue.qsize():
+                    # Who put it there may have looked for idle helpers just before.
+                    self._idle.remove(worker)
+                    continue
             if not worker.wake.acquire(timeout=patience) and self._may_leave(worker):
                 return
 
