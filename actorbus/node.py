@@ -170,6 +170,8 @@ class Node:
         self._stopped = False
         self._recorder: Recorder | None = None
         self._metrics: Metrics | None = None
+        self.metrics_url: str | None = None
+        """Where metrics are served, if they are."""
         self._logs = self._make_logs()
         self._stop_logging: Callable[[], None] | None = None
         self._make_dispatchers()
@@ -565,7 +567,7 @@ class Node:
         if self.settings.log_level != "off":
             self._stop_logging = self._logs.listen(self.telemetry)
         if self._metrics_port is not None:
-            self.metrics.serve(self._metrics_port)
+            self.metrics_url = self.metrics.serve(self._metrics_port).url
 
     # -- inside
 
