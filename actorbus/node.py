@@ -66,6 +66,8 @@ if TYPE_CHECKING:
     from actorbus.settings import Settings
 
 _SCHEMES: Final = ("memory",)
+_LAST_GRACE: Final = 0.2
+"""Seconds that cancelled handlers get to end in when the time to stop is up."""
 _FIRST_LOOK: Final = 0.0005
 _LAST_LOOK: Final = 0.05
 
@@ -213,8 +215,10 @@ class Node:
         seconds = self.settings.stop_timeout if timeout is None else timeout
         if not self._begin_stop():
             return
-        self._wait_until(lambda: not self._runtime.cells, seconds)
-        left = self._left_behind()
+        if not self._wait_until(self._is_empty, seconds):
+            self._abandon_all()
+            self._wait_until(self._is_empty, _LAST_GRACE)
+        left = list(self._runtime.cells)
         left += self._close_dispatchers(0.2 if left else seconds)
         self._close_rest(seconds)
         self._say_stopped(left)
@@ -226,8 +230,10 @@ class Node:
         seconds = self.settings.stop_timeout if timeout is None else timeout
         if not self._begin_stop():
             return
-        await self._until(lambda: not self._runtime.cells, seconds)
-        left = self._left_behind()
+        if not await self._until(self._is_empty, seconds):
+            self._abandon_all()
+            await self._until(self._is_empty, _LAST_GRACE)
+        left = list(self._runtime.cells)
         await self._loop.aclose()
         left += await asyncio.to_thread(self._close_dispatchers, 0.2 if left else seconds)
         await asyncio.to_thread(self._close_rest, seconds)
@@ -634,11 +640,13 @@ class Node:
             cell.stop(reason="the node stopped")
         return True
 
-    def _left_behind(self) -> list[str]:
-        left = list(self._runtime.cells.values())
-        for cell in left:
+    def _is_empty(self) -> bool:
+        return not self._runtime.cells
+
+    def _abandon_all(self) -> None:
+        """Time is up: end what waits, and cancel the handlers that can be cancelled."""
+        for cell in list(self._runtime.cells.values()):
             cell.abandon()
-        return [cell.name for cell in left]
 
     def _close_rest(self, timeout: float) -> None:
         self.registry.stop()

@@ -122,20 +122,21 @@ class TestNode(Node):
     def _make_dispatchers(self) -> None:
         runtime = self._runtime
         runtime.turn_messages = 1
-        self._turned_loop = TurnedLoop(self.clock)
         self._loop = LoopDispatcher()
-        self._loop.use(self._turned_loop)
-        self._scheduler = _Scheduler(random.Random(self.seed), self._turned_loop)
+        self._scheduler = _Scheduler(random.Random(self.seed))
         runtime.submit = _Submit(pool=self._scheduler.submit, loop=self._loop.submit)
         runtime.loop = self._loop
 
     def _start_dispatchers(self) -> None:
-        """Nothing to start: the calling thread does the work."""
+        self._turned_loop = TurnedLoop(self.clock)
+        self._loop.use(self._turned_loop)
+        self._scheduler.loop = self._turned_loop
 
     def _start_observability(self) -> None:
         """A test reads ``sent``, ``dead_letters`` and ``history``, not a log."""
 
     def _close_dispatchers(self, timeout: float) -> list[str]:
+        self._loop.close(timeout)
         self._turned_loop.finish()
         return []
 
@@ -151,9 +152,9 @@ class TestNode(Node):
 class _Scheduler:
     """Which agent has its turn next: any of those that wait, as the seed says."""
 
-    def __init__(self, choice: random.Random, loop: TurnedLoop) -> None:
+    def __init__(self, choice: random.Random) -> None:
+        self.loop: TurnedLoop | None = None
         self._choice = choice
-        self._loop = loop
         self._ready: list[Cell] = []
         self.submit: Callable[[Cell], object] = self._ready.append
 
@@ -171,15 +172,16 @@ class _Scheduler:
         raise AssertionError(f"agents are still at work after {_MANY_TURNS:,} turns")
 
     def _one_turn(self) -> bool:
-        loop_waits = self._loop.waits and asyncio._get_running_loop() is None
+        loop = self.loop
+        loop_waits = loop is not None and loop.waits and asyncio._get_running_loop() is None
         choices = len(self._ready) + loop_waits
         if not choices:
             return False
         chosen = self._choice.randrange(choices)
         if chosen < len(self._ready):
             self._ready.pop(chosen).turn()
-        else:
-            self._loop.step()
+        elif loop is not None:
+            loop.step()
         return True
 
 
@@ -263,10 +265,9 @@ class TurnedLoop(asyncio.SelectorEventLoop):
         """Cancel what still waits, and close."""
         if self.is_closed():
             return
-        tasks = asyncio.all_tasks(self)
-        for task in tasks:
-            task.cancel()
-        while any(not task.done() for task in tasks):
+        while tasks := asyncio.all_tasks(self):
+            for task in tasks:
+                task.cancel()
             self.step()
         self.close()
 
