@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actorbus.actors.reply import Gathered, Reply
@@ -206,11 +207,16 @@ class Ref:
                 ready.set_result(None)
 
         def wake() -> None:
-            loop.call_soon_threadsafe(go_on)
+            # A loop that has closed meanwhile has nobody who waits.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(go_on)
 
         if self._inbox.when_room(wake):
-            async with asyncio.timeout(self._runtime.settings.send_timeout):
-                await ready
+            try:
+                async with asyncio.timeout(self._runtime.settings.send_timeout):
+                    await ready
+            finally:
+                self._inbox.forget(wake)
 
     @property
     def alive(self) -> bool:

@@ -523,8 +523,21 @@ class Bus:
         until = message.deadline
         if until is None:
             until = message.created_at + self.settings.send_timeout
-        if not self.waiting.wait(inbox.when_room, until):
+        if not self._await_room(inbox, until):
             raise MailboxFull(inbox.name, policy.capacity, "no room before the time to send was up")
+
+    def _await_room(self, inbox: Inbox, until: float) -> bool:
+        armed: list[Callable[[], object]] = []
+
+        def arm(wake: Callable[[], object]) -> bool:
+            armed.append(wake)
+            return inbox.when_room(wake)
+
+        try:
+            return self.waiting.wait(arm, until)
+        finally:
+            for wake in armed:
+                inbox.forget(wake)
 
     # -- the way out
 

@@ -115,6 +115,9 @@ class Inbox(Protocol):
     def when_room(self, waiter: Callable[[], object]) -> bool:
         """Call `waiter` once when there may be room. False if there is already."""
 
+    def forget(self, waiter: Callable[[], object]) -> None:
+        """Do not call `waiter` any more."""
+
 
 class Mailbox:
     """The bounded queue of one agent. Any thread may offer; one consumer runs.
@@ -253,6 +256,7 @@ class Mailbox:
         with self._lock:
             if self._waiters is not None and waiter in self._waiters:
                 self._waiters.remove(waiter)
+                self._waiters = self._waiters or None
 
     # -- the consumer's side
 
@@ -508,10 +512,16 @@ class Mailbox:
         return level, min(limit, self._credits[level])
 
     def _call_waiters(self) -> None:
-        """Call as many of those who wait for room as there is room."""
+        """Call as many of those who wait for room as there is room; all, if nothing waits.
+
+        Who is called may have given up, and an idle mailbox would not call the next one.
+        """
         with self._lock:
-            room = self.policy.capacity - len(self)
-            if room <= 0 or self._waiters is None:
+            if self._waiters is None:
+                return
+            waiting = len(self)
+            room = self.policy.capacity - waiting if waiting else len(self._waiters)
+            if room <= 0:
                 return
             called, self._waiters = self._waiters[:room], self._waiters[room:] or None
         for waiter in called:
