@@ -37,7 +37,7 @@ def test_numbers_of_seconds_are_taken(check: Callable[[object], float], good: li
 
 
 @pytest.mark.parametrize("check", [checked_ttl, checked_delay, checked_timeout])
-@pytest.mark.parametrize("bad", NOT_SECONDS, ids=repr)
+@pytest.mark.parametrize("bad", NOT_SECONDS)
 def test_what_is_no_finite_number_of_seconds_is_refused(
     check: Callable[[object], float], bad: object
 ) -> None:
@@ -57,12 +57,14 @@ def test_a_ttl_of_which_nothing_is_left_is_over_before_it_starts(over: float) ->
         checked_ttl(over)
 
 
-@pytest.mark.parametrize("given", [Priority.HIGH, 1, "HIGH", "high"], ids=repr)
+@pytest.mark.parametrize(
+    "given", [Priority.HIGH, 1, "HIGH", "high"], ids=["member", "number", "name", "lower case"]
+)
 def test_a_priority_is_taken_by_its_number_or_its_name(given: object) -> None:
     assert checked_priority(given) is Priority.HIGH
 
 
-@pytest.mark.parametrize("bad", [4, -1, 1.5, "highest", "", None, True, [], object()], ids=repr)
+@pytest.mark.parametrize("bad", [4, -1, 1.5, "highest", "", None, True, [], object()])
 def test_what_is_no_priority_is_refused_with_those_that_are(bad: object) -> None:
     with pytest.raises(InvalidName, match=r"Priority\.URGENT, Priority\.HIGH, .*LOW"):
         checked_priority(bad)

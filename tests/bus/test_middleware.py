@@ -69,7 +69,7 @@ async def raises_later(text: str) -> str:
 
 
 class TestSides:
-    @pytest.mark.parametrize("wrong", [upper, [upper], "send", 7, None, [Send(), upper]], ids=repr)
+    @pytest.mark.parametrize("wrong", [upper, [upper], "send", 7, None, [Send(), upper]])
     def test_a_middleware_that_does_not_say_its_side_is_refused(self, wrong: Any) -> None:
         with pytest.raises(InvalidSettings, match=r"wrap it in Send\(...\) or Deliver\(...\)"):
             Node(middleware=wrong)
