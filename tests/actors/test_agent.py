@@ -374,6 +374,31 @@ class TestBelongings:
 
         assert ref.ask("").get(DEADLINE) == (10, "named")
 
+    @pytest.mark.parametrize("has_on_start", [True, False])
+    def test_a_message_may_come_before_spawn_returns(
+        self, node: Node, monkeypatch: pytest.MonkeyPatch, has_on_start: bool
+    ) -> None:
+        class Early(Agent):
+            @handles
+            def echo(self, word: str) -> str:
+                return word
+
+        class Prepared(Early):
+            def on_start(self) -> None: ...
+
+        register, replies = node.registry.register, []
+
+        def register_and_ask(member: Any) -> None:
+            register(member)
+            replies.append(node.ask("early", "first").get(DEADLINE))
+
+        monkeypatch.setattr(node.registry, "register", register_and_ask)
+
+        ref = node.spawn(Prepared if has_on_start else Early, name="early")
+
+        assert replies == ["first"]
+        assert ref.ask("second").get(DEADLINE) == "second"
+
     def test_an_init_that_raises_leaves_nothing_behind(self, node: Node) -> None:
         class Broken(Agent):
             def __init__(self) -> None:
