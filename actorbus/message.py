@@ -281,6 +281,14 @@ class Ending(NamedTuple):
         kind = self.payload_type
         return kind if isinstance(kind, str) else type_name(kind)
 
+    def __repr__(self) -> str:
+        to = self.recipient if self.topic is None else f"{self.recipient} on {self.topic}"
+        why = f" ({self.reason})" if self.reason else ""
+        return (
+            f"<Ending {format_id(self.id)} {self.kind} {self.type}"
+            f" {self.sender or '-'} -> {to or '-'}: {self.status}{why}>"
+        )
+
 
 def type_name(cls: type[Any]) -> str:
     """How a payload type is called in messages, logs and history: its qualified name."""
