@@ -12,6 +12,7 @@ until a message schedules the agent again).
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import traceback
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from actorbus.errors import (
     ActorbusError,
     AgentFailed,
     AgentStopped,
+    AuditUnavailable,
     InvalidHandler,
     InvalidSettings,
     NoHandler,
@@ -59,7 +61,7 @@ if TYPE_CHECKING:
     from actorbus.actors.ref import Ref
     from actorbus.actors.runtime import Runtime
     from actorbus.bus.middleware import Outcome
-    from actorbus.message import Entry, PlainEntry
+    from actorbus.message import Entry, MessageId, PlainEntry
     from actorbus.telemetry import Event
 
 T = TypeVar("T")
@@ -93,6 +95,16 @@ class Continue:
 
 
 @dataclass(slots=True)
+class TryAgain:
+    """Handle the message again that failed: the back-off is over."""
+
+
+@dataclass(slots=True)
+class AllReturned:
+    """The last of several handlers has returned while the agent was to stop."""
+
+
+@dataclass(slots=True)
 class Unpark:
     """Go on after parking, with a clean record."""
 
@@ -112,7 +124,7 @@ class ChildFailed:
 
 START: Final = Continue()
 
-Command = Stop | Restart | Continue | Unpark | RefuseAsks | ChildFailed
+Command = Stop | Restart | Continue | TryAgain | AllReturned | Unpark | RefuseAsks | ChildFailed
 
 
 class Cell:
@@ -123,6 +135,7 @@ class Cell:
         "_drain",
         "_on_end",
         "_restarts",
+        "_retries",
         "_stalled",
         "activation",
         "agent",
@@ -184,6 +197,8 @@ class Cell:
         self._restarts: list[float] | None = None
         self._drain: Stop | None = None
         self._on_end: list[Callable[[], object]] | None = None
+        self._retries: dict[MessageId, Message[Any]] | None = None
+        """What waits for another attempt outside the mailbox, where order does not matter."""
         self._stalled = False
         self.in_flight = 0
         """Handlers at work, where several may be at a time."""
@@ -238,9 +253,8 @@ class Cell:
     ) -> None:
         """Refuse messages from now on and end soon; `then` is called at the end."""
         if then is not None:
-            if self._on_end is None:
-                self._on_end = []
-            self._on_end.append(then)
+            with self.runtime.asking.lock:
+                self._on_end = [*(self._on_end or ()), then]
         self.mailbox.refuse()
         if not self.mailbox.command(Stop(drain, reason)) and then is not None:
             self._call_at_end()
@@ -272,8 +286,7 @@ class Cell:
                 message.answer_to.fail(
                     AgentStopped(self.name, "did not return and was left behind")
                 )
-        for message in self.mailbox.close():
-            self.runtime.bus.fail(message, self.name, Reason.STOPPED, AgentStopped(self.name))
+        self._end_waiting(self.mailbox.close())
 
     def unpark(self) -> bool:
         """Go on after parking. False if the agent is not parked."""
@@ -659,7 +672,7 @@ class Cell:
                 self._stalled = False
                 self.dispatcher(self)
             elif self._drain is not None and not self.in_flight:
-                self.mailbox.command(Continue())
+                self.mailbox.command(AllReturned())
 
     # -- one message
 
@@ -710,9 +723,10 @@ class Cell:
             case Handled(value):
                 self._succeeded(message, value, started_at)
             case _:
-                raise InvalidSettings(
+                error = InvalidSettings(
                     f"a deliver middleware returned {outcome!r}; it must return an Outcome"
                 )
+                return self._failed(message, error, activation, started_at)
         return True
 
     def _succeeded(self, message: Message[Any], value: Any, started_at: float) -> None:
@@ -799,19 +813,27 @@ class Cell:
         if isinstance(value, Reply):
             self._pass_on(message, value)
             return
-        bus.answered(message, self.name, value, MessageKind.REPLY, now)
-        answer_to.resolve(value)
+        try:
+            bus.answered(message, self.name, value, MessageKind.REPLY, now)
+        except AuditUnavailable as error:
+            answer_to.fail(error)
+        else:
+            answer_to.resolve(value)
 
     def _pass_on(self, message: Message[Any], inner: Reply[Any]) -> None:
         """The handler returned a reply: the asker gets what it comes to."""
-        message.answer_to.forward(inner)
+        # Written down before it is passed on, or not passed on.
         inner.then(partial(self._forwarded, message, inner))
+        message.answer_to.forward(inner)
 
     def _forwarded(self, message: Message[Any], inner: Reply[Any]) -> None:
         value, error = inner.outcome()
         kind = MessageKind.REPLY if error is None else MessageKind.ERROR
         now = self.runtime.clock.now()
-        self.runtime.bus.answered(message, self.name, error or value, kind, now)
+        try:
+            self.runtime.bus.answered(message, self.name, error or value, kind, now)
+        except AuditUnavailable as unwritten:
+            message.answer_to.fail(unwritten)
 
     # -- failure
 
@@ -837,7 +859,7 @@ class Cell:
             return True
         details = describe_error(error)
         if message.answer_to is not None:
-            failure = AgentFailed(self.name, type(error).__name__, str(error), details)
+            failure = AgentFailed(self.name, type(error).__name__, said(error), details)
             failure.__cause__ = error
             bus.fail(
                 message,
@@ -855,6 +877,9 @@ class Cell:
         bus.fail(
             message, self.name, Reason.HANDLER_ERROR, error, details=details, started_at=started_at
         )
+        if self.state is not State.RUNNING:
+            # Another handler of this agent failed first, and what becomes of it is decided.
+            return False
         return self._supervise(error, message, activation)
 
     def _wait_to_retry(
@@ -867,12 +892,21 @@ class Cell:
         again = message.copy(attempt=attempt)
         clock = self.runtime.clock
         if not self.waits_in_turn:
-            clock.call_at(clock.now() + delay, partial(self.mailbox.insist, again))
+            if self._retries is None:
+                self._retries = {}
+            self._retries[again.id] = again
+            clock.call_at(clock.now() + delay, partial(self._try_again, again.id))
             return True
         self._become(State.RETRYING)
         self.mailbox.put_back(again)
-        self._command_after(delay, Continue(), activation)
+        self._command_after(delay, TryAgain(), activation)
         return False
+
+    def _try_again(self, message_id: MessageId) -> None:
+        """The back-off of a message outside the mailbox is over; unless the agent ended it."""
+        message = (self._retries or {}).pop(message_id, None)
+        if message is not None and not self.mailbox.insist(message):
+            self._end_waiting([message])
 
     def _supervise(
         self, error: BaseException, message: Message[Any] | None, activation: Activation
@@ -965,13 +999,16 @@ class Cell:
 
     async def _obey_one(self, command: Command, activation: Activation) -> None:
         match command:
-            case Stop(drain=drain):
+            case Stop():
                 self._drain = command
-                if not drain or self.state in (State.PARKED, State.ESCALATED):
-                    await self._end(activation)
+                await self._end_if_over(command, activation)
+            case AllReturned() if self._drain is not None:
+                await self._end_if_over(self._drain, activation)
             case Restart(error, message) if self.state is State.RESTARTING:
                 await self._restart(error, message, activation)
-            case Continue() if self.state in (State.RETRYING, State.ESCALATED):
+            case TryAgain() if self.state is State.RETRYING:
+                self._become(State.RUNNING)
+            case Continue() if self.state is State.ESCALATED:
                 self._become(State.RUNNING)
             case Unpark() if self.state is State.PARKED:
                 self._restarts = None
@@ -1014,6 +1051,9 @@ class Cell:
 
     async def _decide_for(self, child: Cell, error: BaseException, activation: Activation) -> None:
         """A child escalated: treat its failure as this agent's own."""
+        if self.state not in (State.RUNNING, State.RETRYING):
+            child.stop(reason="its parent failed")
+            return
         self._run_failure_hook(error)
         now = self.runtime.clock.now()
         match decide(self.supervision, self._restarts or (), now):
@@ -1038,14 +1078,22 @@ class Cell:
         agent.__init__(*args, **kwargs)  # type: ignore[misc]
         return agent
 
+    async def _end_if_over(self, stop: Stop, activation: Activation) -> None:
+        """Stop, unless there is work that goes before: in hand, or waiting when draining."""
+        if stop.drain and self.state not in (State.PARKED, State.ESCALATED):
+            return
+        if self.in_flight:
+            self._end_waiting(self.mailbox.extract(lambda _: True))
+            return
+        await self._end(activation)
+
     async def _end(self, activation: Activation) -> None:
         """Stop for good."""
         activation.entry = None
         reason = "stopped" if self._drain is None else self._drain.reason
         left = self.mailbox.close()
         self._become(State.STOPPED)
-        for message in left:
-            self.runtime.bus.fail(message, self.name, Reason.STOPPED, AgentStopped(self.name))
+        self._end_waiting(left)
         self._stop_children()
         try:
             await _hook(self.agent.on_stop())
@@ -1057,12 +1105,23 @@ class Cell:
         self._emit(AgentEnded(self.name, reason))
         self._call_at_end()
 
+    def _end_waiting(self, waiting: list[Message[Any]]) -> None:
+        """These will not be handled, nor will those that wait for another attempt."""
+        while self._retries:
+            with contextlib.suppress(KeyError):
+                waiting.append(self._retries.popitem()[1])
+        for message in waiting:
+            self.runtime.bus.fail(message, self.name, Reason.STOPPED, AgentStopped(self.name))
+
     def _stop_children(self) -> None:
         for child in list((self.children or {}).values()):
             child.stop(reason="its parent stopped")
 
     def _call_at_end(self) -> None:
-        callbacks, self._on_end = self._on_end, None
+        if self._on_end is None:
+            return
+        with self.runtime.asking.lock:
+            callbacks, self._on_end = self._on_end, None
         for callback in callbacks or ():
             callback()
 
@@ -1105,7 +1164,18 @@ async def _hook(returned: Any) -> None:
         await returned
 
 
+def said(error: BaseException) -> str:
+    """What an error says of itself, even if it cannot."""
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 - the error's own code runs here
+        return f"(str() of it raises {type(broken).__name__})"
+
+
 def describe_error(error: BaseException) -> str:
     """The traceback as text, its end if it is long."""
-    text = "".join(traceback.format_exception(error))
+    try:
+        text = "".join(traceback.format_exception(error))
+    except Exception as broken:  # noqa: BLE001 - the error's own code runs here
+        text = f"{type(error).__name__}, which cannot be shown: {type(broken).__name__}"
     return text if len(text) <= _TRACEBACK_LIMIT else f"...{text[-_TRACEBACK_LIMIT:]}"

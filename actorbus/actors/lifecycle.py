@@ -31,7 +31,9 @@ NEXT_STATES: Final[Mapping[State, frozenset[State]]] = {
     State.RUNNING: frozenset(
         {State.RETRYING, State.RESTARTING, State.ESCALATED, State.PARKED, State.STOPPED}
     ),
-    State.RETRYING: frozenset({State.RUNNING, State.STOPPED}),
+    State.RETRYING: frozenset(
+        {State.RUNNING, State.RESTARTING, State.ESCALATED, State.PARKED, State.STOPPED}
+    ),
     State.RESTARTING: frozenset(
         {State.RUNNING, State.RESTARTING, State.ESCALATED, State.PARKED, State.STOPPED}
     ),
