@@ -59,15 +59,6 @@ async def upper_later(text: str) -> str:
     return text.upper()
 
 
-def raises(text: str) -> str:
-    raise RuntimeError(text)
-
-
-async def raises_later(text: str) -> str:
-    await asyncio.sleep(0)
-    raise RuntimeError(text)
-
-
 class TestSides:
     @pytest.mark.parametrize("wrong", [upper, [upper], "send", 7, None, [Send(), upper]])
     def test_a_middleware_that_does_not_say_its_side_is_refused(self, wrong: Any) -> None:
