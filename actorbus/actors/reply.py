@@ -305,23 +305,25 @@ def ring_of(activation: Activation, reply: Reply[Any]) -> list[str] | None:
 
 
 _LONG: Final = 5.0
-_GRAIN: Final = 4
+_SWEEP: Final = 0.25
 
 
 class Deadlines:
     """Settles replies whose deadline passes.
 
-    An ask that gives up within 5 s has a timer of its own; longer ones share a timer for each
-    quarter of a second, so that a reply costs two set operations and is at most that late.
+    An ask that gives up within 5 s has a timer of its own. Longer ones wait in a set that is
+    swept every quarter of a second while anybody is in it, so that such a reply costs two set
+    operations and is at most that late.
     """
 
-    __slots__ = ("_clock", "_closed", "_groups", "_lock", "_single")
+    __slots__ = ("_clock", "_closed", "_lock", "_single", "_sweeping", "_waiting")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._groups: dict[int, set[Reply[Any]]] = {}
+        self._waiting: set[Reply[Any]] = set()
         self._single: dict[Reply[Any], Timer] = {}
+        self._sweeping = False
         self._closed = False
 
     def add(self, reply: Reply[Any]) -> None:
@@ -329,19 +331,15 @@ class Deadlines:
         if reply.deadline - reply.asked_at < _LONG:
             self._add_single(reply)
         else:
-            slot = int(reply.deadline * _GRAIN) + 1
-            group = self._groups.get(slot)
-            if group is None:
-                group = self._open(slot)
-            group.add(reply)
+            self._waiting.add(reply)
+            if not self._sweeping:
+                self._start_sweeping()
         if reply.settled or self._closed:
             self.discard(reply)
             reply.fail(AgentStopped(reply.recipient, "cannot answer any more: its node stopped"))
 
     def discard(self, reply: Reply[Any]) -> None:
-        group = self._groups.get(int(reply.deadline * _GRAIN) + 1)
-        if group is not None:
-            group.discard(reply)
+        self._waiting.discard(reply)
         if self._single and (timer := self._single.pop(reply, None)) is not None:
             timer.cancel()
 
@@ -349,23 +347,30 @@ class Deadlines:
         """The clock ends: nobody may be left waiting for it."""
         with self._lock:
             self._closed = True
-            left = [*self._single, *(reply for group in self._groups.values() for reply in group)]
+            left = [*self._single, *self._waiting.copy()]
         for reply in left:
             reply.fail(AgentStopped(reply.recipient, "did not answer before its node stopped"))
+
+    def __len__(self) -> int:
+        return len(self._waiting) + len(self._single)
 
     def _add_single(self, reply: Reply[Any]) -> None:
         with self._lock:
             if reply not in self._single:
                 self._single[reply] = self._clock.call_at(reply.deadline, reply.time_out)
 
-    def _open(self, slot: int) -> set[Reply[Any]]:
+    def _start_sweeping(self) -> None:
         with self._lock:
-            group = self._groups.get(slot)
-            if group is None:
-                group = self._groups[slot] = set()
-                self._clock.call_at(slot / _GRAIN, lambda: self._expire(slot))
-            return group
+            if not self._sweeping:
+                self._sweeping = True
+                self._clock.call_at(self._clock.now() + _SWEEP, self._sweep)
 
-    def _expire(self, slot: int) -> None:
-        for reply in list(self._groups.pop(slot, ())):
-            reply.time_out()
+    def _sweep(self) -> None:
+        now = self._clock.now()
+        for reply in self._waiting.copy():
+            if reply.deadline <= now:
+                reply.time_out()
+                self.discard(reply)
+        self._sweeping = False
+        if self._waiting:
+            self._start_sweeping()

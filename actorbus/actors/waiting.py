@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,15 @@ class ThreadWaiting:
     """Blocks the calling thread on a lock. A worker of the pool says so to the pool first."""
 
     def __init__(self, clock: Clock) -> None:
+        # Imported with the first node: asyncio must not be a cost of importing us.
+        from asyncio import _get_running_loop
+
         self._clock = clock
+        self._running_loop = _get_running_loop
         self.before_block: Callable[[], Callable[[], None] | None] = _alone
 
     def may_block(self) -> bool:
-        events: Any = sys.modules.get("asyncio.events")
-        return events is None or events._get_running_loop() is None
+        return self._running_loop() is None
 
     def wait(self, arm: Arm, until: float | None) -> bool:
         lock = _new_lock()
