@@ -22,14 +22,14 @@ from actorbus.message import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actorbus.bus.bus import Bus
+    from actorbus.bus.bus import AnswerTo, Bus
     from actorbus.bus.where import Where
 
 
 class PullMailbox:
     """Messages to one name, taken by whoever calls ``take``. Any thread may.
 
-    A message that was taken counts as handled; a request stays open until ``reply`` or
+    What was told ends as handled when it is taken; a request stays open until ``reply`` or
     ``reject``, or until its deadline. A context manager that closes it.
     """
 
@@ -59,16 +59,29 @@ class PullMailbox:
         return taken
 
     def reply(self, message: Message[Any], value: Any) -> bool:
-        """Answer a request. False if it had given up, or was answered already."""
-        if message.answer_to is None:
-            raise InvalidName("a request", message, "only an ask can be replied to")
-        now = self._bus.clock.now()
-        self._bus.answered(message, self.name, value, MessageKind.REPLY, now)
-        return message.answer_to.resolve(value)  # type: ignore[no-any-return]
+        """Answer a request. False if it had given up, or was answered already.
 
-    def reject(self, message: Message[Any], why: str) -> None:
-        """Refuse a message: its asker gets ``Rejected``, a tell becomes a dead letter."""
+        Raises:
+            InvalidName: it is no request.
+        """
+        answer_to = _asker_of(message)
+        if not answer_to.resolve(value):
+            return False
+        now = self._bus.clock.now()
+        self._bus.handled(message, self.name, message.created_at, now)
+        self._bus.answered(message, self.name, value, MessageKind.REPLY, now)
+        return True
+
+    def reject(self, message: Message[Any], why: str) -> bool:
+        """Refuse a request: its asker gets ``Rejected``. False if it was answered already.
+
+        Raises:
+            InvalidName: it is no request; what was told is yours once you took it.
+        """
+        if _asker_of(message).settled:
+            return False
         self._bus.fail(message, self.name, Reason.REJECTED, Rejected(self.name, why))
+        return True
 
     def subscribe(self, pattern: str, where: Where | None = None) -> Callable[[], None]:
         """Get what is published on topics like `pattern`. Returns the way to end it."""
@@ -152,7 +165,8 @@ class PullMailbox:
         elif answer_to is not None and answer_to.settled:
             self._bus.fail(message, self.name, Reason.CANCELLED)
         else:
-            self._bus.handled(message, self.name, now, now)
+            if answer_to is None:
+                self._bus.handled(message, self.name, now, now)
             return True
         return False
 
@@ -177,3 +191,10 @@ class PullMailbox:
             waiters, self._waiters = self._waiters, []
         for wake in waiters:
             wake()
+
+
+def _asker_of(message: Message[Any]) -> AnswerTo:
+    answer_to: AnswerTo | None = message.answer_to
+    if answer_to is None:
+        raise InvalidName("a request", message, "only an ask can be replied to")
+    return answer_to

@@ -264,15 +264,32 @@ class TestAsks:
         with pytest.raises(Rejected, match="not today"):
             reply.get()
 
-    def test_a_tell_that_is_rejected_is_a_dead_letter(self, node: Node, inbox: PullMailbox) -> None:
+    def test_an_ask_ends_once_however_often_it_is_answered(
+        self, node: Node, inbox: PullMailbox
+    ) -> None:
+        reply = node.ask("inbox", "question")
+        [question] = inbox.take()
+
+        answers = [
+            inbox.reject(question, "no"),
+            inbox.reject(question, "no"),
+            inbox.reply(question, 1),
+        ]
+
+        assert answers == [True, False, False]
+        assert [(one.kind, one.reason) for one in node.history] == [("request", Reason.REJECTED)]
+        with pytest.raises(Rejected):
+            reply.get()
+
+    def test_what_was_told_cannot_be_rejected_once_it_was_taken(
+        self, node: Node, inbox: PullMailbox
+    ) -> None:
         node.tell("inbox", "text")
         [message] = inbox.take()
 
-        inbox.reject(message, "not today")
-
-        [letter] = node.dead_letters.list()
-        assert (letter.reason, letter.recipient) == (Reason.REJECTED, "inbox")
-        assert "not today" in str(letter.error)
+        with pytest.raises(InvalidName, match="only an ask"):
+            inbox.reject(message, "not today")
+        assert not node.dead_letters.list()
 
     def test_a_tell_cannot_be_replied_to(self, node: Node, inbox: PullMailbox) -> None:
         node.tell("inbox", "text")
