@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NoReturn, TypeV
 
 import pykka
 
-from actorbus.actors.cell import Unhandled
 from actorbus.actors.handlers import HandlerTable, collect, defining_namespace
+from actorbus.actors.handling import Unhandled
 from actorbus.actors.pykka_side import PROXY_MESSAGES, PykkaFuture, side_of
 from actorbus.actors.ref import Ref
 from actorbus.actors.supervision import Supervision

@@ -8,8 +8,10 @@ from collections import OrderedDict
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
+from actorbus.actors import handling
 from actorbus.actors.agent import Agent
-from actorbus.actors.cell import START, Cell
+from actorbus.actors.cell import Cell
+from actorbus.actors.commands import START
 from actorbus.actors.functions import agent_class
 from actorbus.actors.lifecycle import State
 from actorbus.actors.ref import AllOf, AnyOf, Ref, Schedule, inherited_deadline, subscribe
@@ -421,7 +423,7 @@ def kebab_case(name: str) -> str:
 def _invoke(message: Message[Any]) -> Outcome:
     """The innermost deliver step: the cell whose turn it is calls its handler."""
     activation: Any = CURRENT.get()
-    outcome: Outcome = activation.cell.invoke(message)
+    outcome: Outcome = handling.invoke(activation.cell, message)
     return outcome
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from actorbus.actors.cell import describe_error
+from actorbus.actors.handling import describe_error
 from actorbus.errors import ActorbusError, AgentFailed, AgentStopped, NameTaken
 from actorbus.telemetry import HookFailed
 
