@@ -527,11 +527,7 @@ class Node:
 
         self._loop = LoopDispatcher()
         runtime = self._runtime
-        runtime.submit = {
-            "pool": self._pool.submit,
-            "thread": self._threads.submit,
-            "loop": self._loop.submit,
-        }
+        runtime.dispatchers = {"pool": self._pool, "thread": self._threads, "loop": self._loop}
         runtime.loop = self._loop
         if isinstance(self._waiting, ThreadWaiting):
             self._waiting.before_block = self._pool.before_block

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from actorbus.actors.agent import Agent
+    from actorbus.actors.dispatcher import Dispatcher
     from actorbus.actors.handlers import HandlerTable
     from actorbus.actors.pykka_side import PykkaSide
     from actorbus.actors.ref import Ref
@@ -104,7 +105,7 @@ class Cell:
         agent_class: type[Agent],
         arguments: tuple[tuple[Any, ...], Mapping[str, Any]],
         policy: MailboxPolicy,
-        wake: Callable[[Cell], object],
+        dispatcher: Dispatcher,
         parent: Cell | None,
     ) -> None:
         self.runtime = runtime
@@ -119,8 +120,8 @@ class Cell:
         self.failover = agent_class.failover
         self.parent = parent
         self.state = State.STARTING
-        self.mailbox = Mailbox(name, policy, self, wake)
-        self.dispatcher = wake
+        self.mailbox = Mailbox(name, policy, self, dispatcher.enqueue, dispatcher.nudge)
+        self.dispatcher = dispatcher
         self.message_count = 0
         self.started_at = 0.0
         self.agent: Agent
@@ -433,8 +434,13 @@ class Cell:
             if left <= 0 or now > end_of_turn:
                 if answered is not None:
                     answered.resolve(value)
-                self.dispatcher(self)
+                self._queue_again()
                 return
+
+    def _queue_again(self) -> None:
+        """The turn is over and there is more: go to the end of the run queue."""
+        self.dispatcher.enqueue(self)
+        self.dispatcher.nudge()
 
     def _handle_here(self, message: Message[Any], activation: Activation, now: float) -> bool:
         """Handle one message on this thread. False: the turn is over, the agent waits."""
@@ -518,7 +524,7 @@ class Cell:
                 return
             left -= popped
             if left <= 0 or clock.now() > end_of_turn:
-                self.dispatcher(self)
+                self._queue_again()
                 return
 
     def _next(self, run: deque[Entry]) -> Message[Any] | None:
@@ -605,7 +611,7 @@ class Cell:
             self.in_flight -= 1
             if self.stalled:
                 self.stalled = False
-                self.dispatcher(self)
+                self._queue_again()
             elif self.drain is not None and not self.in_flight:
                 self.mailbox.command(AllReturned())
 

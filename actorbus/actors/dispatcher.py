@@ -11,13 +11,24 @@ if TYPE_CHECKING:
 
 
 class Dispatcher(Protocol):
-    """Gives scheduled agents their turns, one turn of an agent at a time."""
+    """Gives agents in its run queue their turns, one turn of an agent at a time.
 
-    submit: Callable[[Cell], object]
-    """Give the cell a turn soon. From any thread; never blocks."""
+    A mailbox wakes its agent by ``enqueue`` and then ``nudge``, from any thread. They are two
+    because Ctrl-C may come between any two steps of a sender on the main thread.
+    """
+
+    enqueue: Callable[[Cell], object]
+    """Put the cell into the run queue. A method of a C type, which is either done or not."""
+
+    nudge: Callable[[], object]
+    """Have somebody see to the run queue. Never blocks; once too often does no harm."""
 
     def close(self, timeout: float) -> list[str]:
         """End, waiting at most `timeout` seconds for turns under way. Idempotent.
 
         Returns the agents whose handlers did not return; their threads are left behind.
         """
+
+
+def no_nudge() -> None:
+    """For a run queue that somebody looks at anyway."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import random as random_module
     from collections.abc import Callable, Mapping, Sequence
 
+    from actorbus.actors.dispatcher import Dispatcher
     from actorbus.actors.dispatchers.loop import LoopDispatcher
     from actorbus.bus.bus import Bus
     from actorbus.bus.mailbox import Inbox, Offered
@@ -106,7 +107,7 @@ class Runtime:
         self.deliver: Callable[[Message[Any]], Outcome] | None = (
             chain(list(deliver_middleware), _invoke) if deliver_middleware else None
         )
-        self.submit: Mapping[str, Callable[[Cell], object]] = {}
+        self.dispatchers: Mapping[str, Dispatcher] = {}
         self.loop: LoopDispatcher
         self.make_logger: Callable[[str], Any]
         self.learn_types: Callable[[type[Agent]], None] = _nothing_to_learn
@@ -148,7 +149,7 @@ class Runtime:
             cls,
             (args, kwargs or {}),
             cls.mailbox,
-            self.submit[cls.runs_on],
+            self.dispatchers[cls.runs_on],
             parent,
         )
         if failover is not None:

@@ -126,7 +126,8 @@ class Mailbox:
         name: whose mailbox this is, for errors.
         policy: bound, overflow and order.
         owner: what ``wake`` is called with.
-        wake: called with the owner, outside the lock, when the mailbox stops being idle.
+        wake: called with the owner when the mailbox stops being idle.
+        nudge: called after that, and again if it was interrupted.
     """
 
     __slots__ = (
@@ -136,6 +137,7 @@ class Mailbox:
         "_lone_count",
         "_lone_level",
         "_normal",
+        "_nudge",
         "_queues",
         "_refunds",
         "_scheduled",
@@ -155,7 +157,12 @@ class Mailbox:
     )
 
     def __init__(
-        self, name: str, policy: MailboxPolicy, owner: Any, wake: Callable[[Any], object]
+        self,
+        name: str,
+        policy: MailboxPolicy,
+        owner: Any,
+        wake: Callable[[Any], object],
+        nudge: Callable[[], object] | None = None,
     ) -> None:
         self.name = name
         self.policy = policy
@@ -167,6 +174,7 @@ class Mailbox:
         self.taken = 0
         """Messages taken out so far; the consumer counts it up with each."""
         self._wake = wake
+        self._nudge = nudge or _nobody_to_nudge
         self._lock = threading.Lock()
         self._ticket = count().__next__
         self._refunds = 0
@@ -233,7 +241,6 @@ class Mailbox:
             self.interrupted = True
             if self._scheduled and not self._suspended:
                 return True
-            self._suspended = False
             self._wake_owner()
             return True
 
@@ -401,10 +408,17 @@ class Mailbox:
                 self._wake_owner()
 
     def _wake_owner(self) -> None:
-        # No call may come between these two: a KeyboardInterrupt there would leave an agent
-        # that counts as scheduled and that nobody will ever run.
-        self._scheduled = True
-        self._wake(self.owner)
+        try:
+            # Between these Python must not look for signals, as it does where a Python function
+            # begins or a C function has returned: a KeyboardInterrupt would leave an agent that
+            # counts as scheduled and that nobody will ever run.
+            self._suspended = False
+            self._scheduled = True
+            self._wake(self.owner)
+            self._nudge()
+        except BaseException:
+            self._nudge()
+            raise
 
     def _admit_late(self, entry: Entry, priority: Priority) -> tuple[bool, Offered]:
         """The limit said no to a ticket: count again, then do what the policy says.
@@ -526,6 +540,10 @@ class Mailbox:
             called, self._waiters = self._waiters[:room], self._waiters[room:] or None
         for waiter in called:
             waiter()
+
+
+def _nobody_to_nudge() -> None:
+    return None
 
 
 def charged_alone(before: Sequence[int], level: Priority, count: int) -> list[int]:

@@ -7,6 +7,7 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVarTuple, Unpack
 
+from actorbus.actors.dispatcher import no_nudge
 from actorbus.actors.dispatchers.loop import LoopDispatcher
 from actorbus.bus.origin import CURRENT
 from actorbus.errors import InvalidHandler, InvalidSettings, UnknownRecipient
@@ -124,7 +125,7 @@ class TestNode(Node):
         runtime.turn_messages = 1
         self._loop = LoopDispatcher()
         self._scheduler = _Scheduler(random.Random(self.seed))
-        runtime.submit = _Submit(pool=self._scheduler.submit, loop=self._loop.submit)
+        runtime.dispatchers = _Dispatchers(pool=self._scheduler, loop=self._loop)
         runtime.loop = self._loop
 
     def _start_dispatchers(self) -> None:
@@ -156,7 +157,8 @@ class _Scheduler:
         self.loop: TurnedLoop | None = None
         self._choice = choice
         self._ready: list[Cell] = []
-        self.submit: Callable[[Cell], object] = self._ready.append
+        self.enqueue: Callable[[Cell], object] = self._ready.append
+        self.nudge: Callable[[], object] = no_nudge
 
     def run(self, until: Callable[[], bool]) -> bool:
         """Give turns until `until` holds, or nobody has work. Whether it held."""
@@ -272,7 +274,7 @@ class TurnedLoop(asyncio.SelectorEventLoop):
         self.close()
 
 
-class _Submit(dict[str, Any]):
+class _Dispatchers(dict[str, Any]):
     """The dispatchers there are in a test."""
 
     def __missing__(self, name: str) -> NoReturn:

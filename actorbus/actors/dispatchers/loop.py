@@ -8,18 +8,28 @@ runner takes the rest of the run queue. So there are as many tasks as handlers t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import types
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator
 
     from actorbus.actors.activation import Activation
     from actorbus.actors.cell import Cell
 
 T = TypeVar("T")
+
+_SHARE: Final = 0.005
+"""Seconds of turns after which the loop gets to do what else there is."""
+_LOOK_EVERY: Final = 8
+"""Turns between two looks at the time."""
+_MANY_TURNS: Final = 1_000
+"""The share in turns, for a loop whose time stands still."""
+_SPARE_RUNNERS: Final = 256
+"""Idle runners that are kept: making one costs a few times what waking one does."""
 
 
 class LoopDispatcher:
@@ -31,6 +41,8 @@ class LoopDispatcher:
         self._thread: threading.Thread | None = None
         self._thread_id: int | None = None
         self._ready: deque[Cell] = deque()
+        self.enqueue: Callable[[Cell], object] = self._ready.append
+        self.nudge: Callable[[], object] = self._nudge
         self._pumped = False
         self._idle: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -42,14 +54,18 @@ class LoopDispatcher:
         self._loop = loop
         self._thread_id = threading.get_ident()
 
-    def submit(self, cell: Cell) -> None:
-        self._ready.append(cell)
-        if not self._pumped:
-            if threading.get_ident() == self._thread_id:
-                self._pump()
-            else:
-                self._pumped = True
-                self._call_soon()
+    def _nudge(self) -> None:
+        if self._pumped:
+            return
+        if threading.get_ident() == self._thread_id:
+            self._pump()
+            return
+        try:
+            self._pumped = True
+            self._call_soon()
+        except BaseException:
+            self._pumped = False
+            raise
 
     def close(self, timeout: float) -> list[str]:
         """End the loop if it is ours; a loop that was given is left as it is."""
@@ -138,18 +154,23 @@ class LoopDispatcher:
         with self._lock:
             if self._loop is None:
                 loop = asyncio.new_event_loop()
-                self._loop = loop
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, args=(loop,), name="actorbus-loop", daemon=True
                 )
-                self._thread.start()
-                self._thread_id = self._thread.ident
+                thread.start()
+                self._thread = thread
+                self._thread_id = thread.ident
+                self._loop = loop
             return self._loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)
         try:
-            loop.run_forever()
+            while not self._closed:
+                # A task that a handler made may raise SystemExit or KeyboardInterrupt: whoever
+                # awaits it gets that, and the loop goes on.
+                with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                    loop.run_forever()
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()
@@ -172,12 +193,18 @@ class LoopDispatcher:
         self.start_task(self._give_turns())
 
     async def _give_turns(self) -> None:
-        """A runner. While it gives turns, ``submit`` need not call the loop."""
+        """A runner. While it gives turns, ``nudge`` need not call the loop."""
         ready = self._ready
         loop = asyncio.get_running_loop()
         while not self._closed:
             self._pumped = True
+            until = loop.time() + _SHARE
+            left = _MANY_TURNS
             while ready:
+                left -= 1
+                if not left % _LOOK_EVERY and (not left or loop.time() >= until):
+                    await asyncio.sleep(0)
+                    break
                 cell = ready.popleft()
                 self._at_work = cell
                 try:
@@ -190,6 +217,8 @@ class LoopDispatcher:
             if ready:
                 continue
             self._at_work = None
+            if len(self._idle) >= _SPARE_RUNNERS:
+                return
             future: asyncio.Future[None] = loop.create_future()
             self._idle.append(future)
             await future

@@ -57,6 +57,8 @@ class PoolDispatcher:
         self._settings = settings
         self._telemetry = telemetry
         self._queue: queue.SimpleQueue[Cell | None] = queue.SimpleQueue()
+        self.enqueue: Callable[[Cell], object] = self._queue.put
+        self.nudge: Callable[[], object] = self._nudge
         self._lock = threading.Lock()
         self._workers: dict[_Worker, None] = {}
         self._mine = threading.local()
@@ -78,8 +80,7 @@ class PoolDispatcher:
             )
             self._monitor.start()
 
-    def submit(self, cell: Cell) -> None:
-        self._queue.put(cell)
+    def _nudge(self) -> None:
         leader = self._leader
         since = leader.since
         if since is None or not self._idle:
@@ -160,9 +161,12 @@ class PoolDispatcher:
 
     def _wake_helper(self) -> None:
         with self._lock:
-            worker = self._idle.pop() if self._idle else None
-        if worker is not None:
-            worker.wake.release()
+            if self._idle:
+                # Not pop(): a KeyboardInterrupt could come between two calls, and the helper
+                # would be neither idle nor awake.
+                worker = self._idle[-1]
+                del self._idle[-1]
+                worker.wake.release()
 
     # -- the threads
 

@@ -7,7 +7,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from actorbus.actors.dispatcher import no_nudge
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actorbus.actors.cell import Cell
 
 
@@ -18,8 +22,10 @@ class ThreadDispatcher:
         self._lock = threading.Lock()
         self._threads: dict[Cell, tuple[threading.Thread, queue.SimpleQueue[Cell | None]]] = {}
         self._closed = False
+        self.enqueue: Callable[[Cell], object] = self._enqueue
+        self.nudge: Callable[[], object] = no_nudge
 
-    def submit(self, cell: Cell) -> None:
+    def _enqueue(self, cell: Cell) -> None:
         with self._lock:
             entry = self._threads.get(cell)
             if entry is None:
