@@ -192,7 +192,7 @@ PlainEntry = tuple[
     MessageId,
     str | None,
     Any,
-    Priority,
+    int,
     float,
     MessageId,
     MessageId | None,
@@ -208,6 +208,8 @@ envelope.
 answer_to): what varies between messages without headers. Most handlers take the payload and
 never look at the envelope, so it is built only for those that do; see ``envelope``.
 """
+
+_PRIORITIES: Final = tuple(Priority)
 
 Entry = Message[Any] | PlainEntry
 """What waits in a mailbox."""
@@ -237,7 +239,7 @@ def envelope(entry: Entry, recipient: str) -> Message[Any]:
         recipient,
         None,
         payload,
-        priority,
+        _PRIORITIES[priority],
         created_at,
         deadline,
         correlation_id,
@@ -258,7 +260,8 @@ class Ending(NamedTuple):
 
     id: MessageId
     kind: MessageKind
-    payload_type: type[Any] | str
+    type: str
+    """The name of the payload's type."""
     sender: str | None
     recipient: str | None
     topic: str | None
@@ -275,11 +278,21 @@ class Ending(NamedTuple):
     error: str | None
     payload: Any = None
 
-    @property
-    def type(self) -> str:
-        """The name of the payload's type."""
-        kind = self.payload_type
-        return kind if isinstance(kind, str) else type_name(kind)
+    @classmethod
+    def of(cls, fields: tuple[Any, ...]) -> Ending:
+        """The ending that the ring keeps as `fields`: plain words and numbers.
+
+        Plain, because a tuple of nothing else is none of the garbage collector's business. The
+        ring turns over with every message; were it to hold enum members and classes, it would
+        have the collector look through the whole heap every few thousand messages.
+        """
+        ending = cls(*fields)
+        return ending._replace(
+            kind=MessageKind(ending.kind),
+            priority=Priority(ending.priority),
+            status=Status(ending.status),
+            reason=None if ending.reason is None else Reason(ending.reason),
+        )
 
     def __repr__(self) -> str:
         to = self.recipient if self.topic is None else f"{self.recipient} on {self.topic}"

@@ -56,10 +56,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_HANDLED: Final = Status.HANDLED
-_TELL: Final = MessageKind.TELL
-_REQUEST: Final = MessageKind.REQUEST
-_REPLY: Final = MessageKind.REPLY
+_HANDLED: Final = Status.HANDLED.value
+_TELL: Final = MessageKind.TELL.value
+_REQUEST: Final = MessageKind.REQUEST.value
+_REPLY: Final = MessageKind.REPLY.value
 _TRACEBACK_LIMIT: Final = 4_096
 
 
@@ -372,7 +372,7 @@ class Cell:
                     (
                         message_id,
                         _TELL if answer_to is None else _REQUEST,
-                        payload.__class__,
+                        payload.__class__.__qualname__,
                         sender,
                         name,
                         None,
@@ -400,7 +400,7 @@ class Cell:
                             (
                                 ids.next(),
                                 _REPLY,
-                                value.__class__,
+                                value.__class__.__qualname__,
                                 name,
                                 sender,
                                 None,

@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_HANDLED: Final = Status.HANDLED
-_TELL: Final = MessageKind.TELL
-_REQUEST: Final = MessageKind.REQUEST
-_REPLY: Final = MessageKind.REPLY
+_HANDLED: Final = Status.HANDLED.value
+_TELL: Final = MessageKind.TELL.value
+_REQUEST: Final = MessageKind.REQUEST.value
+_REPLY: Final = MessageKind.REPLY.value
 _TRACEBACK_LIMIT: Final = 4_096
 
 
@@ -141,7 +141,7 @@ def plain_succeeded(cell: Cell, entry: PlainEntry, value: Any, started_at: float
         (
             message_id,
             _TELL if answer_to is None else _REQUEST,
-            payload.__class__,
+            payload.__class__.__qualname__,
             sender,
             cell.name,
             None,
@@ -168,7 +168,7 @@ def plain_succeeded(cell: Cell, entry: PlainEntry, value: Any, started_at: float
         (
             ids.make(now),
             _REPLY,
-            value.__class__,
+            value.__class__.__qualname__,
             cell.name,
             sender,
             None,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from actorbus.message import Entry, MessageId, PlainEntry
 
 _NORMAL = Priority.NORMAL
+_NORMAL_VALUE = _NORMAL.value
 _TELL = MessageKind.TELL
 
 
@@ -92,7 +93,7 @@ class Ref:
                     message_id,
                     None,
                     payload,
-                    priority,
+                    _NORMAL_VALUE if priority is _NORMAL else priority.value,
                     now,
                     message_id,
                     None,
@@ -155,7 +156,7 @@ class Ref:
                 message_id,
                 None,
                 payload,
-                priority,
+                priority.value,
                 now,
                 message_id,
                 None,
@@ -493,7 +494,7 @@ def _caused(
         message_id,
         origin.name,
         payload,
-        priority,
+        priority.value,
         now,
         correlation_id,
         causation_id,

@@ -306,12 +306,12 @@ class Bus:
             self.history.append(
                 (
                     message_id,
-                    kind,
-                    value.__class__,
+                    kind.value,
+                    value.__class__.__qualname__,
                     agent,
                     request.sender,
                     None,
-                    request.priority,
+                    request.priority.value,
                     now,
                     now,
                     now,
@@ -319,7 +319,7 @@ class Bus:
                     request.id,
                     request.run_id,
                     1,
-                    Status.HANDLED,
+                    Status.HANDLED.value,
                     None,
                     None,
                     value if self.history.payloads else None,
@@ -553,12 +553,12 @@ class Bus:
     ) -> None:
         ending = (
             message.id,
-            message.kind,
-            message._type or message.payload.__class__,
+            message.kind.value,
+            message.type,
             message.sender,
             recipient,
             message.topic,
-            message.priority,
+            message.priority.value,
             message.created_at,
             started_at,
             now,
@@ -566,8 +566,8 @@ class Bus:
             message.causation_id,
             message.run_id,
             message.attempt,
-            status,
-            reason,
+            status.value,
+            None if reason is None else reason.value,
             error,
             message.payload if self.history.payloads else None,
         )
@@ -575,7 +575,7 @@ class Bus:
         if self.recorder is not None:
             self.recorder.ended(message, recipient, status, reason, error, started_at, now)
         if self.telemetry.every_message:
-            self.telemetry.emit(MessageEnded(Ending(*ending), message))
+            self.telemetry.emit(MessageEnded(Ending.of(ending), message))
 
     def _error(self, message: Message[Any], recipient: str | None, reason: Reason) -> ActorbusError:
         """What an asker is told when a message ends for `reason`."""

@@ -29,7 +29,7 @@ class History:
         self.payloads = payloads
 
     def __iter__(self) -> Iterator[Ending]:
-        return iter([Ending(*fields) for fields in self._ring.copy()])
+        return iter([Ending.of(fields) for fields in self._ring.copy()])
 
     def __len__(self) -> int:
         return len(self._ring)
@@ -54,7 +54,7 @@ class History:
         for fields in reversed(self._ring.copy()):
             if len(found) >= limit:
                 break
-            ending = Ending(*fields)
+            ending = Ending.of(fields)
             if agent is not None and agent not in (ending.sender, ending.recipient):
                 continue
             if type is not None and type != ending.type:

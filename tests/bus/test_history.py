@@ -22,7 +22,7 @@ def ending(number: int, *, conversation: int = 1, **changes: Any) -> tuple[Any, 
     fields = {
         "id": number,
         "kind": MessageKind.TELL,
-        "payload_type": str,
+        "type": "str",
         "sender": None,
         "recipient": "counter",
         "topic": None,
@@ -80,8 +80,8 @@ def test_reading_it_is_not_disturbed_by_what_comes_meanwhile() -> None:
 def test_it_lists_newest_first_by_agent_and_by_type() -> None:
     history = History(10)
     history.append(ending(1, sender="scout", recipient="counter"))
-    history.append(ending(2, sender="counter", recipient="editor", payload_type=int))
-    history.append(ending(3, sender="scout", recipient="editor", payload_type="Text"))
+    history.append(ending(2, sender="counter", recipient="editor", type="int"))
+    history.append(ending(3, sender="scout", recipient="editor", type="Text"))
 
     assert ids(history.list()) == [3, 2, 1]
     assert ids(history.list(agent="counter")) == [2, 1]

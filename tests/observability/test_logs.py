@@ -61,7 +61,7 @@ def an_ending(message: Message[Any]) -> Ending:
     return Ending(
         id=message.id,
         kind=message.kind,
-        payload_type=type(message.payload),
+        type=message.type,
         sender=message.sender,
         recipient=message.recipient,
         topic=None,

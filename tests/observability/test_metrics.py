@@ -56,7 +56,7 @@ def ended(
     ending = Ending(
         id=message.id,
         kind=message.kind,
-        payload_type=int,
+        type="int",
         sender=None,
         recipient="counter",
         topic=None,
