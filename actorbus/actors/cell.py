@@ -85,12 +85,12 @@ class Cell:
         "name",
         "on_end",
         "parent",
+        "parked",
         "pykka_side",
         "ref",
         "restarts",
         "runtime",
         "stalled",
-        "started_at",
         "state",
         "supervision",
         "table",
@@ -123,7 +123,8 @@ class Cell:
         self.mailbox = Mailbox(name, policy, self, dispatcher.enqueue, dispatcher.nudge)
         self.dispatcher = dispatcher
         self.message_count = 0
-        self.started_at = 0.0
+        self.parked = False
+        """Whether it failed too often and waits for ``unpark``."""
         self.agent: Agent
         self.ref: Ref
         self.activation: Activation | list[Activation] | None = None
@@ -206,10 +207,6 @@ class Cell:
     def say_started(self) -> None:
         """It takes messages: there was no ``on_start`` to run."""
         self.emit(AgentStarted(self.name, self.agent_type))
-
-    @property
-    def parked(self) -> bool:
-        return self.state is State.PARKED
 
     def abandon(self) -> None:
         """The node stops and the handler did not return: end what waits, and its asker's wait."""
@@ -635,6 +632,7 @@ class Cell:
         if not may_become(self.state, state):
             raise AssertionError(f"{self.name}: {self.state.value} -> {state.value}")
         self.state = state
+        self.parked = state is State.PARKED
 
     def emit(self, event: Event) -> None:
         if self.runtime.telemetry.active:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorbus.bus.arguments import (
     checked_delay,
@@ -59,6 +59,9 @@ if TYPE_CHECKING:
     from actorbus.clock import Clock, Timer
     from actorbus.settings import Settings
     from actorbus.telemetry import Telemetry
+
+
+_HANDLED: Final = Status.HANDLED.value
 
 
 class Recorder(Protocol):
@@ -306,12 +309,12 @@ class Bus:
             self.history.append(
                 (
                     message_id,
-                    kind.value,
+                    kind._value_,
                     value.__class__.__qualname__,
                     agent,
                     request.sender,
                     None,
-                    request.priority.value,
+                    request.priority._value_,
                     now,
                     now,
                     now,
@@ -319,7 +322,7 @@ class Bus:
                     request.id,
                     request.run_id,
                     1,
-                    Status.HANDLED.value,
+                    _HANDLED,
                     None,
                     None,
                     value if self.history.payloads else None,
@@ -553,12 +556,12 @@ class Bus:
     ) -> None:
         ending = (
             message.id,
-            message.kind.value,
+            message.kind._value_,
             message.type,
             message.sender,
             recipient,
             message.topic,
-            message.priority.value,
+            message.priority._value_,
             message.created_at,
             started_at,
             now,
@@ -566,8 +569,8 @@ class Bus:
             message.causation_id,
             message.run_id,
             message.attempt,
-            status.value,
-            None if reason is None else reason.value,
+            status._value_,
+            None if reason is None else reason._value_,
             error,
             message.payload if self.history.payloads else None,
         )
