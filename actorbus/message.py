@@ -7,7 +7,7 @@ was sent; a retry and a requeue copy it.
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
 from enum import IntEnum, StrEnum
@@ -367,7 +367,7 @@ class IdSource:
         self.monotonic = monotonic
         self.offset = offset
         self._lock = threading.Lock()
-        self._node = secrets.randbits(_NODE_BITS)
+        self._node = int.from_bytes(os.urandom(_NODE_BITS // 8))
         self.until = 0.0
         self.rebase(0.0)
 

@@ -1,9 +1,13 @@
-"""The node: one process's runtime, and the only file that names concrete back ends."""
+"""The node: one process's runtime, and the only file that names concrete back ends.
+
+What a node needs, and a program that only defines agents does not, is imported by the node's
+own methods: importing actorbus costs little more than importing what it stands on.
+"""
 
 from __future__ import annotations
 
+import os
 import random
-import secrets
 import signal
 import threading
 import time
@@ -24,8 +28,6 @@ from actorbus.bus.origin import CURRENT
 from actorbus.bus.pull import PullMailbox
 from actorbus.bus.transports.memory import MemoryTransport
 from actorbus.clock import SystemClock
-from actorbus.context.context import Context
-from actorbus.context.stores.memory import MemoryStore
 from actorbus.errors import (
     ActorbusError,
     AuditUnavailable,
@@ -43,7 +45,6 @@ from actorbus.registry.registry import Registry
 from actorbus.telemetry import NodeStarted, NodeStopped, Telemetry, TimerFailed
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Self
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
     from actorbus.bus.waiting import Waiting
     from actorbus.clock import Clock
     from actorbus.codec import TypeBook
+    from actorbus.context.context import Context
+    from actorbus.context.stores.memory import MemoryStore
     from actorbus.observability.logs import Logs
     from actorbus.observability.metrics import Metrics
     from actorbus.persistence.audit import Audit
@@ -136,7 +139,9 @@ class Node:
             post=self._post,
             seed=self._seed(),
         )
-        self.context = Context(
+        from actorbus.context.context import Context
+
+        self.context: Context = Context(
             store,
             post=self._post,
             telemetry=self.telemetry,
@@ -581,6 +586,8 @@ class Node:
         return Codec(self.types, limit=self.settings.payload_limit).check
 
     def _make_store(self, clock: Clock | None) -> MemoryStore:
+        from actorbus.context.stores.memory import MemoryStore
+
         return MemoryStore(
             clock or self._clock,
             history=self.settings.context_history,
@@ -758,7 +765,7 @@ def _checked_port(port: object) -> int | None:
 
 
 def _made_up_name() -> str:
-    return f"node-{secrets.token_hex(4)}"
+    return f"node-{os.urandom(4).hex()}"
 
 
 def _message_in_hand() -> Any:
