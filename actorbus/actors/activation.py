@@ -9,7 +9,7 @@ from actorbus.errors import DeadlockDetected
 from actorbus.message import envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import asyncio
 
     from actorbus.actors.cell import Cell
     from actorbus.message import Entry, Message, MessageId
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Activation:
     """What ``CURRENT`` holds while a handler runs. ``entry`` is None in a hook."""
 
-    __slots__ = ("_cancelled", "cell", "entry", "interrupt", "name", "run_id", "waits")
+    __slots__ = ("_cancelled", "cell", "entry", "name", "run_id", "suspended", "task", "waits")
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
@@ -26,8 +26,10 @@ class Activation:
         self.entry: Entry | None = None
         self.run_id: str | None = None
         self.waits: list[Reply[Any]] | None = None
-        self.interrupt: Callable[[], object] | None = None
-        """How to cancel an async handler."""
+        self.suspended: object = None
+        """The coroutine of an async handler that waits, so that it can be cancelled."""
+        self.task: asyncio.Task[Any] | None = None
+        """The task it waits in."""
         self._cancelled: MessageId | None = None
 
     @property
@@ -81,13 +83,13 @@ class Activation:
         If it is not in hand any more nothing happens: what is has nothing to do with it.
         """
         self._cancelled = message.id
-        waits, interrupt = list(self.waits or ()), self.interrupt
+        waits, suspended, task = list(self.waits or ()), self.suspended, self.task
         if not self._has_in_hand(message.id):
             return
         for reply in waits:
             reply.cancel()
-        if interrupt is not None:
-            interrupt()
+        if suspended is not None:
+            self.cell.runtime.loop.interrupt(self, suspended, task)
 
     def _has_in_hand(self, message_id: MessageId) -> bool:
         entry = self.entry

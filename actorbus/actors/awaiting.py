@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actorbus.bus.origin import CURRENT
@@ -20,9 +21,9 @@ def suspend(reply: Reply[Any]) -> Generator[Any, None, Any]:
         if origin is not None:
             origin.begin_wait(reply)
         try:
-            wakeup = Wakeup(asyncio.get_running_loop())
-            reply.then(wakeup.wake)
-            yield from wakeup.future
+            future = asyncio.get_running_loop().create_future()
+            reply.then(partial(wake, future))
+            yield from future
         except asyncio.CancelledError:
             reply.cancel()
             raise
@@ -32,25 +33,19 @@ def suspend(reply: Reply[Any]) -> Generator[Any, None, Any]:
     return reply.result()
 
 
-class Wakeup:
-    """Wakes a coroutine on its own loop, from whatever thread the reply is settled on."""
+def wake(future: asyncio.Future[None]) -> None:
+    """Wake the coroutine that waits for `future` on its own loop, from whatever thread this is."""
+    loop = future.get_loop()
+    if asyncio._get_running_loop() is loop:
+        _set(future)
+        return
+    try:
+        loop.call_soon_threadsafe(_set, future)
+    except RuntimeError:
+        # The loop is closed, so nobody waits on it any more.
+        return
 
-    __slots__ = ("_loop", "future")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self.future: asyncio.Future[None] = loop.create_future()
-
-    def wake(self) -> None:
-        if asyncio._get_running_loop() is self._loop:
-            self._set()
-            return
-        try:
-            self._loop.call_soon_threadsafe(self._set)
-        except RuntimeError:
-            # The loop is closed, so nobody waits on it any more.
-            return
-
-    def _set(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -164,9 +164,11 @@ def plain_succeeded(cell: Cell, entry: PlainEntry, value: Any, started_at: float
     if isinstance(value, Reply):
         pass_on(cell, envelope(entry, cell.name), value)
         return
+    if now >= ids.until:
+        ids.rebase(now)
     append(
         (
-            ids.make(now),
+            ids.next(),
             _REPLY,
             value.__class__.__qualname__,
             cell.name,

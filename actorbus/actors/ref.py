@@ -165,6 +165,23 @@ class Ref:
                 deadline,
                 reply,
             )
+        elif isinstance(cause := origin.entry, tuple):
+            if cause[9] is not None and cause[9] < deadline:
+                deadline = cause[9]
+            reply = Reply(runtime.asking, self.name, now, deadline, owner)
+            entry = (
+                message_id,
+                origin.name,
+                payload,
+                priority._value_,
+                now,
+                cause[5],
+                cause[0],
+                cause[7],
+                cause[8] + 1,
+                deadline,
+                reply,
+            )
         else:
             deadline = inherited_deadline(origin, deadline)
             reply = Reply(runtime.asking, self.name, now, deadline, owner)

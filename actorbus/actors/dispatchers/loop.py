@@ -117,7 +117,11 @@ class LoopDispatcher:
         self, coroutine: Coroutine[Any, Any, T], waits_for: Any, activation: Activation
     ) -> Generator[Any, Any, T]:
         """``drive`` for a coroutine that was started and has suspended for the first time."""
-        self._suspended(activation)
+        activation.suspended = coroutine
+        activation.task = asyncio.current_task()
+        self._pumped = False
+        if self._ready:
+            self._pump()
         try:
             while True:
                 try:
@@ -129,17 +133,21 @@ class LoopDispatcher:
         except StopIteration as done:
             return done.value  # type: ignore[no-any-return]
         finally:
-            activation.interrupt = None
+            activation.suspended = None
             if activation.stopped:
                 _uncancel()
 
-    def _suspended(self, activation: Activation) -> None:
-        task = asyncio.current_task()
-        if task is not None and self._loop is not None:
-            activation.interrupt = _Interrupt(self._loop, task, activation)
-        self._pumped = False
-        if self._ready:
-            self._pump()
+    def interrupt(
+        self, activation: Activation, suspended: object, task: asyncio.Task[Any] | None
+    ) -> None:
+        """Cancel the one handler that is `suspended`, and no other that its runner comes to."""
+
+        def cancel() -> None:
+            if activation.suspended is suspended and task is not None:
+                task.cancel()
+
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(cancel)
 
     def _call_soon(self) -> None:
         """Have the run queue seen to, from another thread."""
@@ -222,26 +230,6 @@ class LoopDispatcher:
             future: asyncio.Future[None] = loop.create_future()
             self._idle.append(future)
             await future
-
-
-class _Interrupt:
-    """Cancels the one handler it was made for, and no other that its runner comes to later."""
-
-    __slots__ = ("_activation", "_loop", "_task")
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any], activation: Activation
-    ) -> None:
-        self._loop = loop
-        self._task = task
-        self._activation = activation
-
-    def __call__(self) -> None:
-        self._loop.call_soon_threadsafe(self._cancel)
-
-    def _cancel(self) -> None:
-        if self._activation.interrupt is self:
-            self._task.cancel()
 
 
 def _uncancel() -> None:
