@@ -223,7 +223,7 @@ class Node:
         if not self._wait_until(self._is_empty, seconds):
             self._abandon_all()
             self._wait_until(self._is_empty, _LAST_GRACE)
-        left = list(self._runtime.cells)
+        left = self._left()
         left += self._close_dispatchers(0.2 if left else seconds)
         self._close_rest(seconds)
         self._say_stopped(left)
@@ -644,7 +644,13 @@ class Node:
         return True
 
     def _is_empty(self) -> bool:
-        return not self._runtime.cells
+        return len(self._runtime.cells) < 2 and not self._left()
+
+    def _left(self) -> list[str]:
+        """Whose agents have not ended, but for the one whose handler calls this."""
+        origin: Any = CURRENT.get()
+        caller = None if origin is None else origin.cell
+        return [cell.name for cell in list(self._runtime.cells.values()) if cell is not caller]
 
     def _abandon_all(self) -> None:
         """Time is up: end what waits, and cancel the handlers that can be cancelled."""

@@ -77,9 +77,11 @@ class Cell:
         "children",
         "dispatcher",
         "drain",
+        "ended_as",
         "failover",
         "handlers",
         "in_flight",
+        "known",
         "mailbox",
         "message_count",
         "name",
@@ -95,7 +97,7 @@ class Cell:
         "supervision",
         "table",
         "waits_in_turn",
-        "watchers",
+        "watches",
     )
 
     def __init__(
@@ -129,7 +131,11 @@ class Cell:
         self.ref: Ref
         self.activation: Activation | list[Activation] | None = None
         self.children: dict[str, Cell] | None = None
-        self.watchers: set[str] | None = None
+        self.known = False
+        """Whether it was made known everywhere; until then its end waits for that."""
+        self.ended_as: str | None = None
+        self.watches: set[str] | None = None
+        """Whose end it wants to be told."""
         self.pykka_side: PykkaSide | None = None
         self.restarts: list[float] | None = None
         self.drain: Stop | None = None

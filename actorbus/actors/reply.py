@@ -229,7 +229,11 @@ class Reply(Generic[T]):
     def _arm(self, wake: Callable[[], object]) -> bool:
         if not self.settled:
             self._callbacks.append(wake)
-        return not self.settled
+        if self.settled:
+            # Whoever settled it may not have seen that somebody began to wait.
+            self._asking.deadlines.discard(self)
+            return False
+        return True
 
     def __del__(self) -> None:
         if self._error is not None and not self._claimed:
@@ -362,15 +366,19 @@ class Deadlines:
     def _start_sweeping(self) -> None:
         with self._lock:
             if not self._sweeping:
-                self._sweeping = True
+                # In this order: a KeyboardInterrupt may come between the two.
                 self._clock.call_at(self._clock.now() + _SWEEP, self._sweep)
+                self._sweeping = True
 
     def _sweep(self) -> None:
         now = self._clock.now()
-        for reply in self._waiting.copy():
-            if reply.deadline <= now:
-                reply.time_out()
-                self.discard(reply)
-        self._sweeping = False
-        if self._waiting:
-            self._start_sweeping()
+        with self._lock:
+            self._sweeping = False
+        try:
+            for reply in self._waiting.copy():
+                if reply.deadline <= now:
+                    reply.time_out()
+                    self.discard(reply)
+        finally:
+            if self._waiting:
+                self._start_sweeping()

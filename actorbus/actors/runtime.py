@@ -137,8 +137,7 @@ class Runtime:
             InvalidName, NameTaken: `name` cannot be had.
             BusClosed: the node is not running.
         """
-        if not self.accepting:
-            raise BusClosed("the node is not running; start it, or use it as `with Node()`")
+        self._check_accepting()
         cls = agent_class(agent)
         chosen = self._next_name(cls) if name is None else check_name("an agent", name)
         if chosen in self.cells:
@@ -166,39 +165,67 @@ class Runtime:
             cell.say_started()
         else:
             cell.mailbox.command(START)
+        try:
+            self._check_accepting()
+        except BusClosed:
+            # The node has begun to stop, and may not have seen this one.
+            cell.stop(reason="the node stopped")
+            raise
         return cell.ref
+
+    def _check_accepting(self) -> None:
+        if not self.accepting:
+            raise BusClosed("the node is not running; start it, or use it as `with Node()`")
 
     def _introduce(self, cell: Cell) -> None:
         """Make the cell known everywhere, or nowhere."""
-        transport = self.bus.transport
-        transport.attach(cell.mailbox)
+        if self.cells.setdefault(cell.name, cell) is not cell:
+            raise NameTaken(cell.name, self.node)
         try:
+            self.bus.transport.attach(cell.mailbox)
             self.registry.register(cell)
             for pattern in cell.agent_class.subscriptions:
                 subscribe(self, cell.name, pattern, None)
         except BaseException:
-            transport.detach(cell.mailbox)
-            self.registry.unregister(cell.name)
+            cell.abandon()
+            self._free_name(cell)
             raise
-        self.cells[cell.name] = cell
         if cell.parent is not None:
             if cell.parent.children is None:
                 cell.parent.children = {}
             cell.parent.children[cell.name] = cell
+            if cell.parent.mailbox.ended:
+                cell.stop(reason="its parent stopped")
+        with self._lock:
+            cell.known = True
+        if cell.ended_as is not None:
+            self.forget(cell, cell.ended_as)
+
+    def _free_name(self, cell: Cell) -> set[str]:
+        """Let others have its name; who watched it."""
+        self.bus.transport.detach(cell.mailbox)
+        self.registry.unregister(cell.name)
+        with self._lock:
+            del self.cells[cell.name]
+            return self._watched.pop(cell.name, set())
 
     def forget(self, cell: Cell, reason: str) -> None:
         """The agent has stopped: free its name and tell who watches it."""
         name = cell.name
-        self.bus.transport.detach(cell.mailbox)
-        self.registry.unregister(name)
         with self._lock:
+            if not cell.known:
+                # Not all is there yet that is to be undone: whoever spawns it comes back here.
+                cell.ended_as = reason
+                return
+            if self.cells.get(name) is not cell:
+                return
             schedules = self._schedules.pop(name, ())
-            watchers = self._watched.pop(name, ())
             self._loggers.pop(name, None)
+            for watched in cell.watches or ():
+                self._watch_no_more(watched, name)
         for schedule in schedules:
             schedule.cancel()
-        if self.cells.get(name) is cell:
-            del self.cells[name]
+        watchers = self._free_name(cell)
         if cell.parent is not None and cell.parent.children is not None:
             cell.parent.children.pop(name, None)
         for watcher in watchers:
@@ -365,12 +392,22 @@ class Runtime:
 
     # -- what agents may ask for
 
+    def _watch_no_more(self, watched: str, watcher: str) -> None:
+        watchers = self._watched.get(watched)
+        if watchers is not None:
+            watchers.discard(watcher)
+            if not watchers:
+                del self._watched[watched]
+
     def watch(self, watcher: Cell, name: str) -> None:
         """Have `watcher` told when the agent of that name has stopped."""
         check_name("an agent", name)
         with self._lock:
             if name in self.cells:
                 self._watched.setdefault(name, set()).add(watcher.name)
+                if watcher.watches is None:
+                    watcher.watches = set()
+                watcher.watches.add(name)
                 return
         self._tell_terminated(watcher.name, name, "it does not run here")
 

@@ -106,7 +106,10 @@ class PoolDispatcher:
         return [
             worker.cell.name
             for worker in workers
-            if worker.thread.is_alive() and worker.cell is not None
+            if worker.cell is not None
+            and worker.since is not None
+            and worker.thread.is_alive()
+            and worker.thread is not threading.current_thread()
         ]
 
     @property
@@ -175,6 +178,7 @@ class PoolDispatcher:
         take = self._queue.get
         while (cell := take()) is not None:
             self._give_turn(worker, cell)
+        self._empty_queue(worker)
         self._forget(worker)
 
     def _help(self, worker: _Worker) -> None:
@@ -194,16 +198,19 @@ class PoolDispatcher:
                 return
 
     def _empty_queue(self, worker: _Worker) -> None:
+        ends = False
         while True:
             try:
                 cell = self._queue.get_nowait()
             except queue.Empty:
-                return
+                break
             if cell is None:
-                # The leader's word to end.
-                self._queue.put(None)
-                return
-            self._give_turn(worker, cell)
+                ends = True
+            else:
+                self._give_turn(worker, cell)
+        if ends:
+            # It is the leader's word to end.
+            self._queue.put(None)
 
     def _give_turn(self, worker: _Worker, cell: Cell) -> None:
         worker.cell = cell

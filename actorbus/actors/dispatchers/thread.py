@@ -49,10 +49,14 @@ class ThreadDispatcher:
         for thread, _ in entries.values():
             if thread is not threading.current_thread():
                 thread.join(max(0.0, give_up - time.monotonic()))
-        return [cell.name for cell, (thread, _) in entries.items() if thread.is_alive()]
+        return [
+            cell.name
+            for cell, (thread, _) in entries.items()
+            if thread.is_alive() and thread is not threading.current_thread()
+        ]
 
     def _work(self, cell: Cell, turns: queue.SimpleQueue[Cell | None]) -> None:
-        while turns.get() is not None:
+        while _another(turns):
             try:
                 cell.turn()
             except BaseException as error:  # noqa: BLE001 - its end must be told
@@ -61,3 +65,12 @@ class ThreadDispatcher:
                 break
         with self._lock:
             self._threads.pop(cell, None)
+
+
+def _another(turns: queue.SimpleQueue[Cell | None]) -> bool:
+    """Whether there is another turn. None is the word to end, once there is none any more."""
+    turn = turns.get()
+    if turn is None and not turns.empty():
+        turn = turns.get()
+        turns.put(None)
+    return turn is not None
