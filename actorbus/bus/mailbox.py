@@ -251,12 +251,16 @@ class Mailbox:
         find it full again.
         """
         with self._lock:
-            if self.closed or len(self) < self.policy.capacity:
-                return False
+            # First in, then looked: a consumer that needs no lock may have emptied the mailbox
+            # in between, and looks for those who wait no more once it is idle.
             if self._waiters is None:
                 self._waiters = []
             self._waiters.append(waiter)
-            return True
+            if not self.closed and len(self) >= self.policy.capacity:
+                return True
+            self._waiters.remove(waiter)
+            self._waiters = self._waiters or None
+            return False
 
     def forget(self, waiter: Callable[[], object]) -> None:
         """Do not call `waiter` any more: whoever waited has given up."""

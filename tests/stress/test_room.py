@@ -142,3 +142,41 @@ def test_more_senders_than_there_is_room_for_all_get_through(node: Node, capacit
     node.drain(SOON)
 
     assert sorted(handled) == list(range(800))
+
+
+class EmptiedAfterALook(Mailbox):
+    """Is emptied by its consumer just after a sender has looked how full it is."""
+
+    emptied: threading.Event
+    watched = False
+
+    def __len__(self) -> int:
+        waiting = super().__len__()
+        if self.watched:
+            self.watched = False
+            threading.Thread(target=self._consume).start()
+            # Either it empties the mailbox now, or it waits for the lock of whoever looks.
+            self.emptied.wait(0.2)
+        return waiting
+
+    def _consume(self) -> None:
+        run, count = self.run(100)
+        for _ in range(count):
+            run.popleft()
+            self.taken += 1
+        self.ran(count)
+        self.emptied.set()
+        self.run(100)
+
+
+def test_a_sender_that_looked_just_before_the_mailbox_was_emptied_is_called() -> None:
+    called = threading.Event()
+    mailbox = EmptiedAfterALook("inbox", MailboxPolicy(capacity=2), None, lambda _: None)
+    mailbox.emptied = threading.Event()
+    for number in range(2):
+        assert mailbox.offer(tell("inbox", number)) is None
+
+    mailbox.watched = True
+    waits = mailbox.when_room(called.set)
+
+    assert not waits or called.wait(SOON)
