@@ -329,8 +329,12 @@ class Cell:
                 mailbox.taken += 1
                 activation.entry = entry
                 started_at = now
-                if not inline or entry.__class__ is not tuple:
-                    go_on = self._handle_here(envelope(entry, name), activation, started_at)
+                if not inline or not isinstance(entry, tuple):
+                    message = envelope(entry, name)
+                    if inline and message.answer_to is None and message.deadline is None:
+                        go_on = self._handle_shared(message, activation, started_at)
+                    else:
+                        go_on = self._handle_here(message, activation, started_at)
                     now = monotonic() + offset
                     if now > end_of_turn or not go_on:
                         break
@@ -444,6 +448,44 @@ class Cell:
         """The turn is over and there is more: go to the end of the run queue."""
         self.dispatcher.enqueue(self)
         self.dispatcher.nudge()
+
+    def _handle_shared(
+        self, message: Message[Any], activation: Activation, started_at: float
+    ) -> bool:
+        """The short way for an envelope that nobody waits for: a broadcast, an event."""
+        payload = message.payload
+        call = self.table.get(payload.__class__)
+        if call is None:
+            return self._handle_here(message, activation, started_at)
+        try:
+            call(self.agent, payload)
+        except BaseException as error:  # noqa: BLE001 - supervision decides
+            return handling.failed(self, message, error, activation, started_at)
+        bus = self.runtime.bus
+        ids = bus.ids
+        bus.history.append(
+            (
+                message.id,
+                message.kind._value_,
+                message._type or payload.__class__.__qualname__,
+                message.sender,
+                self.name,
+                message.topic,
+                message.priority._value_,
+                message.created_at,
+                started_at,
+                ids.monotonic() + ids.offset,
+                message.correlation_id,
+                message.causation_id,
+                message.run_id,
+                message.attempt,
+                _HANDLED,
+                None,
+                None,
+                None,
+            )
+        )
+        return True
 
     def _handle_here(self, message: Message[Any], activation: Activation, now: float) -> bool:
         """Handle one message on this thread. False: the turn is over, the agent waits."""

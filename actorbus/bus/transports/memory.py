@@ -66,6 +66,8 @@ class MemoryTransport:
     def audience(self, message: Message[Any]) -> Sequence[Inbox]:
         sender = message.sender
         if message.topic is None:
+            if sender is None:
+                return self._all()
             return [inbox for inbox in self._all() if inbox.name != sender]
         found = (self.route(name) for name in self._router.names(message.topic, message.payload))
         return [inbox for inbox in found if inbox is not None and inbox.name != sender]
