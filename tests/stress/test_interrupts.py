@@ -161,6 +161,7 @@ CTRL_C: Final = """
 """
 
 
+@pytest.mark.stress
 def test_fifty_interrupts_in_a_loop_of_sends_leave_no_agent_wedged() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(CTRL_C)],
