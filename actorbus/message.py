@@ -278,22 +278,6 @@ class Ending(NamedTuple):
     error: str | None
     payload: Any = None
 
-    @classmethod
-    def of(cls, fields: tuple[Any, ...]) -> Ending:
-        """The ending that the ring keeps as `fields`: plain words and numbers.
-
-        Plain, because a tuple of nothing else is none of the garbage collector's business. The
-        ring turns over with every message; were it to hold enum members and classes, it would
-        have the collector look through the whole heap every few thousand messages.
-        """
-        ending = cls(*fields)
-        return ending._replace(
-            kind=MessageKind(ending.kind),
-            priority=Priority(ending.priority),
-            status=Status(ending.status),
-            reason=None if ending.reason is None else Reason(ending.reason),
-        )
-
     def __repr__(self) -> str:
         to = self.recipient if self.topic is None else f"{self.recipient} on {self.topic}"
         why = f" ({self.reason})" if self.reason else ""

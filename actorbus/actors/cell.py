@@ -25,6 +25,7 @@ from actorbus.actors.commands import (
 )
 from actorbus.actors.lifecycle import State, may_become
 from actorbus.actors.reply import Reply
+from actorbus.bus.history import HANDLED_REPLY, HANDLED_REQUEST, HANDLED_TELL, handled_as
 from actorbus.bus.mailbox import Mailbox, MailboxPolicy
 from actorbus.bus.middleware import Dead, Handled, Pending
 from actorbus.bus.origin import CURRENT
@@ -32,7 +33,7 @@ from actorbus.errors import (
     AgentStopped,
     InvalidHandler,
 )
-from actorbus.message import Message, MessageKind, Reason, Status, envelope
+from actorbus.message import Message, Reason, envelope
 from actorbus.registry.entry import AgentStatus
 from actorbus.telemetry import (
     AgentStarted,
@@ -56,10 +57,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_HANDLED: Final = Status.HANDLED.value
-_TELL: Final = MessageKind.TELL.value
-_REQUEST: Final = MessageKind.REQUEST.value
-_REPLY: Final = MessageKind.REPLY.value
 _TRACEBACK_LIMIT: Final = 4_096
 
 
@@ -290,26 +287,15 @@ class Cell:
         left = runtime.turn_messages
         now = monotonic() + offset
         end_of_turn = now + runtime.turn_seconds
-        answered: Any = None
-        value: Any = None
         while True:
-            if mailbox.commands is not None or self.state is not State.RUNNING:
-                if answered is not None:
-                    answered.resolve(value)
-                    answered = None
-                if not finish(life.obey(self, activation)):
-                    return
+            if (mailbox.commands is not None or self.state is not State.RUNNING) and not finish(
+                life.obey(self, activation)
+            ):
+                return
             if self.drain is not None and not len(mailbox):
-                if answered is not None:
-                    answered.resolve(value)
                 finish(life.end(self, activation))
                 return
             run, count = mailbox.run(left)
-            if answered is not None:
-                # The last asker of a run is woken when this thread is about to sleep: earlier,
-                # it would only wake to wait for the interpreter's lock.
-                answered.resolve(value)
-                answered = None
             if count == 0:
                 return
             if count < 0:
@@ -378,11 +364,9 @@ class Cell:
                 append(
                     (
                         message_id,
-                        _TELL if answer_to is None else _REQUEST,
-                        payload.__class__.__qualname__,
+                        payload.__class__,
                         sender,
                         name,
-                        None,
                         priority,
                         created_at,
                         started_at,
@@ -390,11 +374,7 @@ class Cell:
                         correlation_id,
                         causation_id,
                         run_id,
-                        1,
-                        _HANDLED,
-                        None,
-                        None,
-                        None,
+                        HANDLED_TELL if answer_to is None else HANDLED_REQUEST,
                     )
                 )
                 if answer_to is not None:
@@ -406,11 +386,9 @@ class Cell:
                         append(
                             (
                                 ids.next(),
-                                _REPLY,
-                                value.__class__.__qualname__,
+                                value.__class__,
                                 name,
                                 sender,
-                                None,
                                 priority,
                                 now,
                                 now,
@@ -418,17 +396,10 @@ class Cell:
                                 correlation_id,
                                 message_id,
                                 run_id,
-                                1,
-                                _HANDLED,
-                                None,
-                                None,
-                                None,
+                                HANDLED_REPLY,
                             )
                         )
-                        if popped < count:
-                            answer_to.resolve(value)
-                        else:
-                            answered = answer_to
+                        answer_to.resolve(value)
                 if now > end_of_turn:
                     break
             activation.entry = None
@@ -439,8 +410,6 @@ class Cell:
                 return
             left -= popped
             if left <= 0 or now > end_of_turn:
-                if answered is not None:
-                    answered.resolve(value)
                 self._queue_again()
                 return
 
@@ -466,11 +435,9 @@ class Cell:
         bus.history.append(
             (
                 message.id,
-                message.kind._value_,
-                message._type or payload.__class__.__qualname__,
+                message._type or payload.__class__,
                 message.sender,
                 self.name,
-                message.topic,
                 message.priority._value_,
                 message.created_at,
                 started_at,
@@ -478,11 +445,7 @@ class Cell:
                 message.correlation_id,
                 message.causation_id,
                 message.run_id,
-                message.attempt,
-                _HANDLED,
-                None,
-                None,
-                None,
+                handled_as(message.kind, message.topic, message.attempt),
             )
         )
         return True

@@ -15,6 +15,7 @@ from actorbus.actors.commands import TryAgain
 from actorbus.actors.lifecycle import State
 from actorbus.actors.reply import Reply
 from actorbus.actors.supervision import backoff
+from actorbus.bus.history import HANDLED_REPLY, HANDLED_REQUEST, HANDLED_TELL
 from actorbus.bus.middleware import Dead, Handled, Pending, Retry
 from actorbus.errors import (
     ActorbusError,
@@ -25,7 +26,7 @@ from actorbus.errors import (
     Reject,
     Rejected,
 )
-from actorbus.message import Message, MessageKind, Reason, Status, envelope
+from actorbus.message import Message, MessageKind, Reason, envelope
 from actorbus.telemetry import (
     MessageRetried,
 )
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_HANDLED: Final = Status.HANDLED.value
-_TELL: Final = MessageKind.TELL.value
-_REQUEST: Final = MessageKind.REQUEST.value
-_REPLY: Final = MessageKind.REPLY.value
 _TRACEBACK_LIMIT: Final = 4_096
 
 
@@ -140,11 +137,9 @@ def plain_succeeded(cell: Cell, entry: PlainEntry, value: Any, started_at: float
     append(
         (
             message_id,
-            _TELL if answer_to is None else _REQUEST,
-            payload.__class__.__qualname__,
+            payload.__class__,
             sender,
             cell.name,
-            None,
             priority,
             created_at,
             started_at,
@@ -152,11 +147,7 @@ def plain_succeeded(cell: Cell, entry: PlainEntry, value: Any, started_at: float
             correlation_id,
             causation_id,
             run_id,
-            1,
-            _HANDLED,
-            None,
-            None,
-            None,
+            HANDLED_TELL if answer_to is None else HANDLED_REQUEST,
         )
     )
     if answer_to is None:
@@ -169,11 +160,9 @@ def plain_succeeded(cell: Cell, entry: PlainEntry, value: Any, started_at: float
     append(
         (
             ids.next(),
-            _REPLY,
-            value.__class__.__qualname__,
+            value.__class__,
             cell.name,
             sender,
-            None,
             priority,
             now,
             now,
@@ -181,11 +170,7 @@ def plain_succeeded(cell: Cell, entry: PlainEntry, value: Any, started_at: float
             correlation_id,
             message_id,
             run_id,
-            1,
-            _HANDLED,
-            None,
-            None,
-            None,
+            HANDLED_REPLY,
         )
     )
     answer_to.resolve(value)

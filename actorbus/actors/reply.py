@@ -213,6 +213,8 @@ class Reply(Generic[T]):
             )
         if origin is not None:
             origin.begin_wait(self)
+        elif asking.waiting.spin(self):
+            return
         try:
             until = None if timeout is None else asking.clock.now() + checked_timeout(timeout)
             if until is None or until >= self.deadline:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from actorbus.bus.arguments import (
     checked_delay,
@@ -22,7 +22,7 @@ from actorbus.bus.arguments import (
     checked_ttl,
 )
 from actorbus.bus.dead_letters import DeadLetter, DeadLetters
-from actorbus.bus.history import History
+from actorbus.bus.history import History, ending_of, handled_as
 from actorbus.bus.mailbox import Refusal
 from actorbus.bus.middleware import Accepted, Dead, Retry, chain
 from actorbus.bus.origin import CURRENT
@@ -38,7 +38,6 @@ from actorbus.errors import (
     UnknownRecipient,
 )
 from actorbus.message import (
-    Ending,
     IdSource,
     Message,
     MessageId,
@@ -59,9 +58,6 @@ if TYPE_CHECKING:
     from actorbus.clock import Clock, Timer
     from actorbus.settings import Settings
     from actorbus.telemetry import Telemetry
-
-
-_HANDLED: Final = Status.HANDLED.value
 
 
 class Recorder(Protocol):
@@ -309,11 +305,9 @@ class Bus:
             self.history.append(
                 (
                     message_id,
-                    kind._value_,
-                    value.__class__.__qualname__,
+                    value.__class__,
                     agent,
                     request.sender,
-                    None,
                     request.priority._value_,
                     now,
                     now,
@@ -321,11 +315,7 @@ class Bus:
                     request.correlation_id,
                     request.id,
                     request.run_id,
-                    1,
-                    _HANDLED,
-                    None,
-                    None,
-                    value if self.history.payloads else None,
+                    handled_as(kind, payload=value if self.history.payloads else None),
                 )
             )
             return
@@ -554,13 +544,12 @@ class Bus:
         started_at: float | None,
         now: float,
     ) -> None:
+        payload = message.payload if self.history.payloads else None
         ending = (
             message.id,
-            message.kind._value_,
             message.type,
             message.sender,
             recipient,
-            message.topic,
             message.priority._value_,
             message.created_at,
             started_at,
@@ -568,17 +557,13 @@ class Bus:
             message.correlation_id,
             message.causation_id,
             message.run_id,
-            message.attempt,
-            status._value_,
-            None if reason is None else reason._value_,
-            error,
-            message.payload if self.history.payloads else None,
+            (message.kind, message.topic, message.attempt, status, reason, error, payload),
         )
         self.history.append(ending)
         if self.recorder is not None:
             self.recorder.ended(message, recipient, status, reason, error, started_at, now)
         if self.telemetry.every_message:
-            self.telemetry.emit(MessageEnded(Ending.of(ending), message))
+            self.telemetry.emit(MessageEnded(ending_of(ending), message))
 
     def _error(self, message: Message[Any], recipient: str | None, reason: Reason) -> ActorbusError:
         """What an asker is told when a message ends for `reason`."""

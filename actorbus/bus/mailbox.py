@@ -407,22 +407,31 @@ class Mailbox:
         return queue
 
     def _schedule(self) -> None:
-        with self._lock:
-            if not self._scheduled:
-                self._wake_owner()
-
-    def _wake_owner(self) -> None:
         try:
-            # Between these Python must not look for signals, as it does where a Python function
-            # begins or a C function has returned: a KeyboardInterrupt would leave an agent that
-            # counts as scheduled and that nobody will ever run.
-            self._suspended = False
-            self._scheduled = True
-            self._wake(self.owner)
+            with self._lock:
+                if not self._scheduled:
+                    self._enqueue_owner()
+            # Not under the lock: whoever is woken goes to work at once, and may want it.
             self._nudge()
         except BaseException:
             self._nudge()
             raise
+
+    def _wake_owner(self) -> None:
+        try:
+            self._enqueue_owner()
+            self._nudge()
+        except BaseException:
+            self._nudge()
+            raise
+
+    def _enqueue_owner(self) -> None:
+        # Between these Python must not look for signals, as it does where a Python function
+        # begins or a C function has returned: a KeyboardInterrupt would leave an agent that
+        # counts as scheduled and that nobody will ever run.
+        self._suspended = False
+        self._scheduled = True
+        self._wake(self.owner)
 
     def _admit_late(self, entry: Entry, priority: Priority) -> tuple[bool, Offered]:
         """The limit said no to a ticket: count again, then do what the policy says.

@@ -10,11 +10,25 @@ if TYPE_CHECKING:
     Arm = Callable[[Callable[[], object]], bool]
 
 
+class Settling(Protocol):
+    """What may be waited for."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is nothing to wait for any more."""
+
+
 class Waiting(Protocol):
     """Blocks the calling thread, where that is allowed, and lets others run meanwhile."""
 
     def may_block(self) -> bool:
         """Whether this thread may block at all. On an event loop it may not."""
+
+    def spin(self, awaited: Settling) -> bool:
+        """Give way to other threads for a moment: is it `awaited` no longer?
+
+        Less dear than sleeping, where it is likely to be settled at once.
+        """
 
     def wait(self, arm: Arm, until: float | None) -> bool:
         """Block until something happened, at most until node time `until`.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextvars import Context as VariableContext
 
     from actorbus.actors.cell import Cell
-    from actorbus.bus.waiting import Arm
+    from actorbus.bus.waiting import Arm, Settling
     from actorbus.message import Message
     from actorbus.telemetry import Event
 
@@ -192,6 +192,10 @@ class _TurnsWhileWaiting:
 
     def __init__(self, node: TestNode) -> None:
         self._node = node
+
+    def spin(self, awaited: Settling) -> bool:
+        """Nobody runs at the same time."""
+        return awaited.settled
 
     def may_block(self) -> bool:
         return asyncio._get_running_loop() is None

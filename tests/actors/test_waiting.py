@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +24,12 @@ from actorbus import (
     Settings,
     handles,
 )
+from actorbus.actors.waiting import ThreadWaiting
 from actorbus.telemetry import Event, ReplyUnclaimed
-from actorbus.testing import TestNode
+from actorbus.testing import ManualClock, TestNode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from actorbus import Ref
 
@@ -446,3 +449,39 @@ def test_an_error_that_nobody_fetched_is_told() -> None:
         node.ask("link", 1)
 
     assert [event.recipient for event in told if isinstance(event, ReplyUnclaimed)] == ["link"]
+
+
+class Awaited:
+    """Something that is settled after it was looked at a few times, and calls meanwhile."""
+
+    def __init__(self, looks: int, meanwhile: Callable[[], object] = lambda: None) -> None:
+        self._left = looks
+        self._meanwhile = meanwhile
+
+    @property
+    def settled(self) -> bool:
+        self._meanwhile()
+        self._left -= 1
+        return self._left < 0
+
+
+class TestSpinning:
+    def test_it_sees_what_is_settled_in_a_moment(self) -> None:
+        assert ThreadWaiting(ManualClock()).spin(Awaited(looks=1))
+
+    def test_it_gives_up_on_what_takes_longer(self) -> None:
+        assert not ThreadWaiting(ManualClock()).spin(Awaited(looks=sys.maxsize))
+
+    def test_one_thread_spins_at_a_time(self) -> None:
+        waiting = ThreadWaiting(ManualClock())
+        inner: list[bool] = []
+
+        waiting.spin(Awaited(1, lambda: inner.append(waiting.spin(Awaited(0)))))
+
+        assert inner == [False, False]
+        assert waiting.spin(Awaited(0)), "the next one may"
+
+    def test_where_no_thread_can_give_way_none_spins(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr(os, "sched_yield", raising=False)
+
+        assert not ThreadWaiting(ManualClock()).spin(Awaited(0))

@@ -7,39 +7,41 @@ from uuid import UUID
 
 import pytest
 
-from actorbus import Agent, InvalidName, Settings, Status, agent, handles
-from actorbus.bus.history import History
-from actorbus.message import MessageKind, Priority, format_id
+from actorbus import Agent, InvalidName, Settings, agent, handles
+from actorbus.bus.history import HANDLED_TELL, History
+from actorbus.message import MessageId, Priority, format_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actorbus import Node
+    from actorbus.bus.history import Slots
 
 
-def ending(number: int, *, conversation: int = 1, **changes: Any) -> tuple[Any, ...]:
+def ending(
+    number: int,
+    *,
+    conversation: int = 1,
+    type: str = "str",
+    sender: str | None = None,
+    recipient: str = "counter",
+) -> Slots:
     """An ending as the bus writes it, with `number` as its id."""
-    fields = {
-        "id": number,
-        "kind": MessageKind.TELL,
-        "type": "str",
-        "sender": None,
-        "recipient": "counter",
-        "topic": None,
-        "priority": Priority.NORMAL,
-        "created_at": 0.0,
-        "started_at": 0.0,
-        "ended_at": 0.0,
-        "correlation_id": conversation,
-        "causation_id": None,
-        "run_id": None,
-        "attempt": 1,
-        "status": Status.HANDLED,
-        "reason": None,
-        "error": None,
-        "payload": None,
-    }
-    return tuple({**fields, **changes}.values())
+    priority = Priority.NORMAL.value
+    return (
+        MessageId(number),
+        type,
+        sender,
+        recipient,
+        priority,
+        0.0,
+        0.0,
+        0.0,
+        MessageId(conversation),
+        None,
+        None,
+        HANDLED_TELL,
+    )
 
 
 def ids(endings: Any) -> list[int]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from actorbus import Node
     from actorbus.bus.pull import PullMailbox
+    from actorbus.bus.waiting import Settling
 
     from .conftest import ClockedNode
 
@@ -46,6 +47,9 @@ class Waits:
 
     def may_block(self) -> bool:
         return self._waiting.may_block()
+
+    def spin(self, awaited: Settling) -> bool:
+        return self._waiting.spin(awaited)
 
     def wait(self, arm: Callable[[Callable[[], object]], bool], until: float | None) -> bool:
         def armed(wake: Callable[[], object]) -> bool:
@@ -66,6 +70,9 @@ class NeverWaits:
 
     def may_block(self) -> bool:
         return True
+
+    def spin(self, awaited: Settling) -> bool:
+        return awaited.settled
 
     def wait(self, arm: Callable[[Callable[[], object]], bool], until: float | None) -> bool:
         self.until = until

@@ -268,6 +268,7 @@ class SettlesFirst:
     def __init__(self, real: Any, reply: Reply[Any]) -> None:
         self.real = real
         self.may_block = real.may_block
+        self.spin = real.spin
         self._reply = reply
 
     def wait(self, arm: Callable[..., bool], until: float | None) -> bool:

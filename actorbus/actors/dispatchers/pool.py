@@ -1,10 +1,10 @@
 """A few threads share all agents.
 
-Theory. The run queue holds agents, not messages. One thread, the *leader*, sleeps on the queue,
-gives an agent its turn, and takes the next. In one interpreter only one thread can compute, so
-while turns are short more threads would only take the lock from each other. The others help
-where the leader is held: they sleep apart, are woken one by one, empty the queue and sleep
-again. Who wakes them:
+Theory. The run queue holds agents, not messages. One thread, the *leader*, takes an agent from
+it, gives it its turn, and takes the next; while there is none it sleeps at its doorbell. In one
+interpreter only one thread can compute, so while turns are short more threads would only take
+the lock from each other. The others help where the leader is held: they sleep apart, are woken
+one by one, empty the queue and sleep again. Who wakes them:
 
 - a sender, if the leader has been in one turn for over a millisecond, or waits in its handler;
 - a handler that is about to wait for a reply or for room, if agents are queued;
@@ -17,11 +17,13 @@ A helper that nobody needed for long ends.
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from actorbus.actors.dispatchers.doorbell import Doorbell
 from actorbus.errors import PoolExhausted
 from actorbus.telemetry import PoolResized, SlowHandler
 
@@ -56,13 +58,16 @@ class PoolDispatcher:
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self._settings = settings
         self._telemetry = telemetry
-        self._queue: queue.SimpleQueue[Cell | None] = queue.SimpleQueue()
-        self.enqueue: Callable[[Cell], object] = self._queue.put
+        self._ready: deque[Cell] = deque()
+        self.enqueue: Callable[[Cell], object] = self._ready.append
         self.nudge: Callable[[], object] = self._nudge
         self._lock = threading.Lock()
         self._workers: dict[_Worker, None] = {}
         self._mine = threading.local()
         self._leader = _Worker()
+        self._ring: Callable[[], object]
+        self._asleep = False
+        """Whether the leader sleeps at its doorbell, and nobody has rung yet."""
         self._idle: list[_Worker] = []
         self._monitor: threading.Thread | None = None
         self._work_begun = threading.Event()
@@ -71,8 +76,10 @@ class PoolDispatcher:
 
     def start(self) -> None:
         """Start the threads that are always there."""
+        bell = Doorbell()
+        self._ring = bell.ring
         with self._lock:
-            self._start_thread(self._leader, self._lead)
+            self._start_thread(self._leader, partial(self._lead, bell))
             for _ in range(min(self._settings.pool_core, self._settings.pool_threads) - 1):
                 self._add_helper()
             self._monitor = threading.Thread(
@@ -81,6 +88,11 @@ class PoolDispatcher:
             self._monitor.start()
 
     def _nudge(self) -> None:
+        if self._asleep:
+            # As in Mailbox._enqueue_owner: between these two Python must not look for signals.
+            self._asleep = False
+            self._ring()
+            return
         leader = self._leader
         since = leader.since
         if since is None or not self._idle:
@@ -93,7 +105,7 @@ class PoolDispatcher:
             self._closed = True
             workers = list(self._workers)
             idle, self._idle = self._idle, []
-        self._queue.put(None)
+        self._nudge()
         self._work_begun.set()
         for worker in idle:
             worker.wake.release()
@@ -131,7 +143,7 @@ class PoolDispatcher:
             if not self._idle:
                 self._make_up_for(worker)
             worker.blocked = True
-        if self._queue.qsize():
+        if self._ready:
             self._wake_helper()
 
         def unblocked() -> None:
@@ -173,12 +185,21 @@ class PoolDispatcher:
 
     # -- the threads
 
-    def _lead(self, worker: _Worker) -> None:
+    def _lead(self, bell: Doorbell, worker: _Worker) -> None:
         self._mine.worker = worker
-        take = self._queue.get
-        while (cell := take()) is not None:
-            self._give_turn(worker, cell)
-        self._empty_queue(worker)
+        while True:
+            self._empty_queue(worker)
+            self._asleep = True
+            if self._ready:
+                # Who put it there may have looked whether anybody sleeps just before.
+                self._asleep = False
+                continue
+            if self._closed:
+                break
+            bell.wait()
+            self._asleep = False
+        self._asleep = False
+        bell.close()
         self._forget(worker)
 
     def _help(self, worker: _Worker) -> None:
@@ -190,7 +211,7 @@ class PoolDispatcher:
                 if self._closed:
                     return
                 self._idle.append(worker)
-                if self._queue.qsize():
+                if self._ready:
                     # Who put it there may have looked for idle helpers just before.
                     self._idle.remove(worker)
                     continue
@@ -198,19 +219,13 @@ class PoolDispatcher:
                 return
 
     def _empty_queue(self, worker: _Worker) -> None:
-        ends = False
+        take = self._ready.popleft
         while True:
             try:
-                cell = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if cell is None:
-                ends = True
-            else:
-                self._give_turn(worker, cell)
-        if ends:
-            # It is the leader's word to end.
-            self._queue.put(None)
+                cell = take()
+            except IndexError:
+                return
+            self._give_turn(worker, cell)
 
     def _give_turn(self, worker: _Worker, cell: Cell) -> None:
         worker.cell = cell
@@ -260,7 +275,7 @@ class PoolDispatcher:
                     self._work_begun.set()
                 continue
             self._report_slow(busy, now)
-            if self._queue.qsize() and _held(self._leader, now, _HELD):
+            if self._ready and _held(self._leader, now, _HELD):
                 if self._idle:
                     self._wake_helper()
                 elif all(_held(worker, now, tick) for worker in workers):
