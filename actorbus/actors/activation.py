@@ -57,13 +57,18 @@ class Activation:
         Raises:
             DeadlockDetected: the wait would close a ring. The reply fails with it.
         """
-        if self.waits is None:
-            self.waits = []
-        self.waits.append(reply)
+        waits = self.waits
+        if waits is None:
+            self.waits = [reply]
+        else:
+            waits.append(reply)
         reply.waiter = self
         target = reply.target
-        if target is not None and target is not self.cell and not target.waits_for_somebody():
-            return
+        if target is not None and target is not self.cell:
+            at_work = target.activation
+            if at_work is None or (at_work.__class__ is Activation and not at_work.waits):
+                # The quick look: who waits for nobody closes no ring.
+                return
         ring = ring_of(self, reply)
         if ring is not None:
             error = DeadlockDetected(ring)
@@ -74,7 +79,7 @@ class Activation:
 
     def end_wait(self, reply: Reply[Any]) -> None:
         reply.waiter = None
-        if self.waits is not None and reply in self.waits:
+        if self.waits and reply in self.waits:
             self.waits.remove(reply)
 
     def cancel(self, message: Message[Any]) -> None:

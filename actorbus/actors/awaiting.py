@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import Future, _get_running_loop, get_running_loop
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ def suspend(reply: Reply[Any]) -> Generator[Any, None, Any]:
         if origin is not None:
             origin.begin_wait(reply)
         try:
-            future = asyncio.get_running_loop().create_future()
+            future: Future[None] = Future(loop=get_running_loop())
             reply.then(partial(wake, future))
             yield from future
         except asyncio.CancelledError:
@@ -33,11 +34,12 @@ def suspend(reply: Reply[Any]) -> Generator[Any, None, Any]:
     return reply.result()
 
 
-def wake(future: asyncio.Future[None]) -> None:
+def wake(future: Future[None]) -> None:
     """Wake the coroutine that waits for `future` on its own loop, from whatever thread this is."""
     loop = future.get_loop()
-    if asyncio._get_running_loop() is loop:
-        _set(future)
+    if _get_running_loop() is loop:
+        if not future.done():
+            future.set_result(None)
         return
     try:
         loop.call_soon_threadsafe(_set, future)
@@ -46,6 +48,6 @@ def wake(future: asyncio.Future[None]) -> None:
         return
 
 
-def _set(future: asyncio.Future[None]) -> None:
+def _set(future: Future[None]) -> None:
     if not future.done():
         future.set_result(None)

@@ -252,13 +252,6 @@ class Cell:
             return []
         return list(now) if isinstance(now, list) else [now]
 
-    def waits_for_somebody(self) -> bool:
-        """Whether a handler of this agent waits for a reply: the quick look."""
-        now = self.activation
-        if now.__class__ is Activation:
-            return bool(now.waits)
-        return bool(now)
-
     def waiting_for(self) -> list[Reply[Any]]:
         """The replies that this agent's handler waits for."""
         return [reply for one in self.activations() for reply in one.waits or ()]
@@ -468,16 +461,20 @@ class Cell:
         if not self.waits_in_turn:
             await self._start_several()
             return
-        activation = Activation(self)
-        CURRENT.set(activation)
-        self.activation = activation
+        activation = self.activation
+        if activation.__class__ is not Activation:
+            activation = self.activation = Activation(self)
+        if CURRENT.get() is not activation:
+            CURRENT.set(activation)
         runtime = self.runtime
-        clock = runtime.clock
         bus = runtime.bus
         ids = bus.ids
+        monotonic = ids.monotonic
+        offset = ids.offset
         mailbox = self.mailbox
         left = runtime.turn_messages
-        end_of_turn = clock.now() + runtime.turn_seconds
+        now = monotonic() + offset
+        end_of_turn = now + runtime.turn_seconds
         while True:
             if (
                 mailbox.commands is not None or self.state is not State.RUNNING
@@ -491,6 +488,7 @@ class Cell:
                 return
             if count < 0:
                 continue
+            table = self.table
             popped = 0
             go_on = True
             inline = bus.plain and runtime.deliver is None and not runtime.cancelled_runs
@@ -502,12 +500,18 @@ class Cell:
                 popped += 1
                 mailbox.taken += 1
                 activation.entry = entry
-                started_at = ids.monotonic() + ids.offset
-                call = None
-                if inline and isinstance(entry, tuple) and not handling.is_late(entry, started_at):
-                    call = self.table.get(entry[2].__class__)
-                if call is None or not isinstance(entry, tuple):
+                started_at = now
+                if (
+                    not inline
+                    or not isinstance(entry, tuple)
+                    or (call := table.get(entry[2].__class__)) is None
+                    or (
+                        (deadline := entry[9]) is not None
+                        and (deadline <= now or (entry[10] is not None and entry[10].settled))
+                    )
+                ):
                     go_on = await self._handle(envelope(entry, self.name), activation)
+                    now = monotonic() + offset
                     continue
                 try:
                     value = call(self.agent, entry[2])
@@ -522,8 +526,10 @@ class Cell:
                 except BaseException as error:  # noqa: BLE001 - supervision decides
                     message = envelope(entry, self.name)
                     go_on = handling.failed(self, message, error, activation, started_at)
+                    now = monotonic() + offset
                     continue
-                handling.plain_succeeded(self, entry, value, started_at)
+                now = monotonic() + offset
+                handling.plain_succeeded(self, entry, value, started_at, now)
             activation.entry = None
             mailbox.ran(popped)
             self.message_count += popped
@@ -531,7 +537,7 @@ class Cell:
                 mailbox.suspend()
                 return
             left -= popped
-            if left <= 0 or clock.now() > end_of_turn:
+            if left <= 0 or now > end_of_turn:
                 self._queue_again()
                 return
 

@@ -115,7 +115,9 @@ def succeeded(cell: Cell, message: Message[Any], value: Any, started_at: float) 
         answer(cell, message, value, started_at, now)
 
 
-def plain_succeeded(cell: Cell, entry: PlainEntry, value: Any, started_at: float) -> None:
+def plain_succeeded(
+    cell: Cell, entry: PlainEntry, value: Any, started_at: float, now: float
+) -> None:
     """What the hot path of ``turn`` does in line, for a handler on the loop."""
     (
         message_id,
@@ -133,7 +135,6 @@ def plain_succeeded(cell: Cell, entry: PlainEntry, value: Any, started_at: float
     bus = cell.runtime.bus
     append = bus.history.append
     ids = bus.ids
-    now = ids.monotonic() + ids.offset
     append(
         (
             message_id,
@@ -280,12 +281,6 @@ def try_again(cell: Cell, message_id: MessageId) -> None:
     message = (cell._retries or {}).pop(message_id, None)
     if message is not None and not cell.mailbox.insist(message):
         life.end_waiting(cell, [message])
-
-
-def is_late(entry: PlainEntry, now: float) -> bool:
-    """Whether nobody waits for it any more."""
-    deadline = entry[9]
-    return deadline is not None and (deadline <= now or (entry[10] and entry[10].settled))
 
 
 def said(error: BaseException) -> str:

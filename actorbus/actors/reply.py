@@ -134,11 +134,27 @@ class Reply(Generic[T]):
 
     def resolve(self, value: Any) -> bool:
         """Settle with a value. False if it was settled already."""
-        return self._settle(value, None)
+        try:
+            self._claim.pop()
+        except IndexError:
+            return False
+        self._value = value
+        self.settled = True
+        if self._callbacks:
+            self._call_back()
+        return True
 
     def fail(self, error: BaseException) -> bool:
         """Settle with an error. False if it was settled already."""
-        return self._settle(None, error)
+        try:
+            self._claim.pop()
+        except IndexError:
+            return False
+        self._error = error
+        self.settled = True
+        if self._callbacks:
+            self._call_back()
+        return True
 
     def time_out(self) -> None:
         """Settle because the deadline has passed."""
@@ -152,8 +168,8 @@ class Reply(Generic[T]):
         self._callbacks.append(callback)
         if self.settled:
             self._call_back()
-        else:
-            self._asking.deadlines.add(self)
+            return
+        self._asking.deadlines.add(self)
 
     def outcome(self) -> tuple[Any, BaseException | None]:
         """The value and the error of a settled reply; one of them is None. Claims the error."""
@@ -173,26 +189,18 @@ class Reply(Generic[T]):
 
     def _adopt(self, inner: Reply[Any]) -> None:
         value, error = inner.outcome()
-        self._settle(value, error)
-
-    def _settle(self, value: Any, error: BaseException | None) -> bool:
-        try:
-            self._claim.pop()
-        except IndexError:
-            return False
-        self._value = value
-        self._error = error
-        self.settled = True
-        if self._callbacks:
-            self._call_back()
-        return True
+        if error is None:
+            self.resolve(value)
+        else:
+            self.fail(error)
 
     def _call_back(self) -> None:
         """Call what waits. Two threads may: each callback is popped by one of them."""
         self._asking.deadlines.discard(self)
-        while self._callbacks:
+        callbacks = self._callbacks
+        while callbacks:
             try:
-                callback = self._callbacks.pop(0)
+                callback = callbacks.pop(0)
             except IndexError:
                 return
             callback()

@@ -297,7 +297,15 @@ class Mailbox:
                 self._lone(level)
             queue = self._queues[level]
         elif not queue:
-            return self._rest(limit)
+            # Nothing waits: be idle, unless something came in the meantime.
+            self._serving = None
+            self._credits = None
+            self._lone_count = 0
+            self._scheduled = False
+            urgent, high, queue, low = self._queues
+            if queue or urgent or high or low or self.commands is not None:
+                return self._run_on(limit)
+            return _NOTHING
         elif self._lone_level is not level:
             self._lone(level)
         self._serving = level
@@ -410,7 +418,10 @@ class Mailbox:
         try:
             with self._lock:
                 if not self._scheduled:
-                    self._enqueue_owner()
+                    # As in _enqueue_owner.
+                    self._suspended = False
+                    self._scheduled = True
+                    self._wake(self.owner)
             # Not under the lock: whoever is woken goes to work at once, and may want it.
             self._nudge()
         except BaseException:
@@ -492,19 +503,11 @@ class Mailbox:
         queues = self._queues
         return [level for level in _LEVELS if queues[level]]
 
-    def _rest(self, limit: int) -> Run:
-        """Nothing waits: be idle, unless something came in the meantime.
+    def _run_on(self, limit: int) -> Run:
+        """Something came just when nobody was scheduled any more.
 
-        Once nobody is scheduled the owner may be woken, and run elsewhere, at any moment: from
-        then on only the lock says whose turn it is.
+        The owner may have been woken since, and run elsewhere: only the lock says whose turn it is.
         """
-        self._serving = None
-        self._credits = None
-        self._lone_count = 0
-        self._scheduled = False
-        urgent, high, normal, low = self._queues
-        if not (normal or urgent or high or low or self.commands is not None):
-            return _NOTHING
         with self._lock:
             if self._scheduled:
                 return _NOTHING

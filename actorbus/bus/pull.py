@@ -95,8 +95,8 @@ class PullMailbox:
     def cancel(self, reply: object) -> None:
         """An ask was cancelled: whoever took it finds out when it replies."""
 
-    def waits_for_somebody(self) -> bool:
-        return False
+    activation = None
+    """Nor like one whose handler waits for somebody."""
 
     def waiting_for(self) -> tuple[()]:
         """Nobody knows what code outside agents waits for."""

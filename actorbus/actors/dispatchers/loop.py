@@ -48,6 +48,7 @@ class LoopDispatcher:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._at_work: Cell | None = None
         self._closed = False
+        self._here = threading.get_ident
 
     def use(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run on `loop`, which runs on the calling thread."""
@@ -57,7 +58,7 @@ class LoopDispatcher:
     def _nudge(self) -> None:
         if self._pumped:
             return
-        if threading.get_ident() == self._thread_id:
+        if self._here() == self._thread_id:
             self._pump()
             return
         try:
@@ -189,12 +190,13 @@ class LoopDispatcher:
 
     def _pump(self) -> None:
         """Have a runner see to the run queue."""
-        self._pumped = False
         if not self._ready or self._closed:
+            self._pumped = False
             return
         self._pumped = True
-        while self._idle:
-            future = self._idle.pop()
+        idle = self._idle
+        while idle:
+            future = idle.pop()
             if not future.done():
                 future.set_result(None)
                 return
@@ -206,13 +208,16 @@ class LoopDispatcher:
         loop = asyncio.get_running_loop()
         while not self._closed:
             self._pumped = True
-            until = loop.time() + _SHARE
+            until = None
             left = _MANY_TURNS
             while ready:
                 left -= 1
-                if not left % _LOOK_EVERY and (not left or loop.time() >= until):
-                    await asyncio.sleep(0)
-                    break
+                if not left % _LOOK_EVERY:
+                    if until is None:
+                        until = loop.time() + _SHARE
+                    elif not left or loop.time() >= until:
+                        await asyncio.sleep(0)
+                        break
                 cell = ready.popleft()
                 self._at_work = cell
                 try:
@@ -227,7 +232,7 @@ class LoopDispatcher:
             self._at_work = None
             if len(self._idle) >= _SPARE_RUNNERS:
                 return
-            future: asyncio.Future[None] = loop.create_future()
+            future: asyncio.Future[None] = asyncio.Future(loop=loop)
             self._idle.append(future)
             await future
 
