@@ -165,7 +165,18 @@ class Recorder:
         ring = self._ring
         if len(ring) >= self._room and self._problem is None:
             self._wait_for_room()
-        ring.append((message, recipient, status, reason, error, started_at, ended_at))
+        ring.append(
+            (
+                message.id,
+                recipient if message.recipient is None else None,
+                status._value_,
+                None if reason is None else reason._value_,
+                error,
+                message.attempt,
+                started_at,
+                ended_at,
+            )
+        )
         if self._asleep:
             self._wake()
         elif self._closing:
@@ -340,10 +351,12 @@ class Recorder:
 
     def _write_all(self, window: Sequence[Any]) -> bool:
         """Write a window, batch by batch; False if the recorder was told to give up."""
-        pairs, happenings, tickets = self._sorted(window)
+        messages, outcomes, happenings, tickets = self._sorted(window)
         size = self._settings.audit_batch
-        for start in range(0, len(pairs), size):
-            batch = pairs[start : start + size]
+        outcome_of = outcomes.get
+        # Paired batch by batch: fewer objects for the garbage collector to go round meanwhile.
+        for start in range(0, len(messages), size):
+            batch = [(one, outcome_of(one.id)) for one in messages[start : start + size]]
             waiting = [tickets[one.id] for one, _ in batch if one.id in tickets] if tickets else []
             if not self._write(batch, (), waiting):
                 return False
@@ -358,8 +371,10 @@ class Recorder:
 
     def _sorted(
         self, window: Sequence[Any]
-    ) -> tuple[list[Pair], list[Happening], dict[MessageId, _Ticket]]:
-        """Messages, each with its ending if that is in the window too; other endings."""
+    ) -> tuple[
+        list[Message[Any]], dict[MessageId, Outcome], list[Happening], dict[MessageId, _Ticket]
+    ]:
+        """Messages, the endings that go into their rows, all other endings, who waits."""
         messages: dict[MessageId, Message[Any]] = {}
         tickets: dict[MessageId, _Ticket] = {}
         endings: list[Outcome] = []
@@ -375,8 +390,7 @@ class Recorder:
         happenings: list[Happening] = []
         now = self._clock.now()
         for ending in endings:
-            message = ending[0]
-            key = message.id
+            key = ending[0]
             whole = messages.get(key)
             # A second attempt's row may exist already, and then its ending would go unwritten.
             if (
@@ -384,13 +398,12 @@ class Recorder:
                 and whole.attempt == 1
                 and key not in outcomes
                 and key not in tickets
-                and message.kind not in _TO_MANY
+                and whole.kind not in _TO_MANY
             ):
                 outcomes[key] = ending
             else:
                 happenings.append((self._ids.make(now), ending))
-        outcome_of = outcomes.get
-        return [(one, outcome_of(key)) for key, one in messages.items()], happenings, tickets
+        return list(messages.values()), outcomes, happenings, tickets
 
     def _write(
         self, pairs: Sequence[Pair], events: Sequence[Happening], tickets: Sequence[_Ticket]

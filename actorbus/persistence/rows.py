@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from actorbus.message import IdSource, Message, MessageId, Reason
+    from actorbus.message import IdSource, Message, MessageId
 
 _MESSAGE_COLUMNS: Final = (
     "tenant_id",
@@ -71,16 +71,19 @@ _EVENT_COLUMNS: Final = (
 )
 _MAX_PARAMETERS: Final = 32_766
 """SQLite's limit a statement; PostgreSQL's is twice that."""
+_ACCEPTED: Final = Status.ACCEPTED.value
 _DRIVERS_OWN: Final = frozenset({int, bytes, type(None), UUID, datetime})
 _MAX_NAME: Final = 512
 """Longer names of types are cut: an index entry must fit a page."""
 
 
 Outcome: TypeAlias = (
-    "tuple[Message[Any], str | None, Status, Reason | None, str | None, float | None, float]"
+    "tuple[MessageId, str | None, str, str | None, str | None, int, float | None, float]"
 )
-"""How a delivery ended, as the bus reported it: message, recipient, status, reason, error,
-started_at, ended_at. A plain tuple, because one is made for every message."""
+"""How a delivery ended: message's id, recipient where the message names none, status, reason,
+error, attempt, started_at, ended_at. Words and numbers only: one is made for every message, a
+hundred thousand may wait, and what holds nothing else is none of the garbage collector's
+business."""
 
 
 class Insert:
@@ -169,7 +172,7 @@ class Rows:
         for message, outcome in messages:
             causation, deadline, headers = message.causation_id, message.deadline, message.headers
             if outcome is None:
-                ending = (Status.ACCEPTED._value_, None, None, message.attempt, None, None)
+                ending = (_ACCEPTED, None, None, message.attempt, None, None)
             else:
                 ending = self._ending(outcome)
             # `_value_`: drivers take a str itself far quicker than a subclass of it.
@@ -201,26 +204,26 @@ class Rows:
     def _of_events(self, events: Iterable[tuple[MessageId, Outcome]]) -> list[Any]:
         values: list[Any] = []
         for event_id, outcome in events:
-            message, recipient = outcome[:2]
+            message_id, recipient = outcome[:2]
             values.extend(
                 (
                     self._tenant,
                     self._id(event_id),
-                    self._id(message.id),
+                    self._id(message_id),
                     self._node,
-                    None if message.recipient is not None else recipient,
+                    recipient,
                 )
             )
             values.extend(self._ending(outcome))
         return values
 
     def _ending(self, outcome: Outcome) -> tuple[Any, ...]:
-        message, _, status, reason, error, started_at, ended_at = outcome
+        _, _, status, reason, error, attempt, started_at, ended_at = outcome
         return (
-            status._value_,
-            None if reason is None else reason._value_,
+            status,
+            reason,
             error,
-            message.attempt,
+            attempt,
             None if started_at is None else self._instant(started_at),
             self._instant(ended_at),
         )
