@@ -200,13 +200,14 @@ PlainEntry = tuple[
     int,
     float | None,
     Any,
+    str,
 ]
 """A tell or a request on its way to a mailbox of this process, before anybody asked for its
 envelope.
 
 (id, sender, payload, priority, created_at, correlation_id, causation_id, run_id, hops, deadline,
-answer_to): what varies between messages without headers. Most handlers take the payload and
-never look at the envelope, so it is built only for those that do; see ``envelope``.
+answer_to, recipient): what varies between messages without headers. Most handlers take the payload
+and never look at the envelope, so it is built only for those that do; see ``envelope``.
 """
 
 _PRIORITIES: Final = tuple(Priority)
@@ -215,8 +216,8 @@ Entry = Message[Any] | PlainEntry
 """What waits in a mailbox."""
 
 
-def envelope(entry: Entry, recipient: str) -> Message[Any]:
-    """The message that `entry` is, for the agent of that name."""
+def envelope(entry: Entry) -> Message[Any]:
+    """The message that `entry` is."""
     if not isinstance(entry, tuple):
         return entry
     (
@@ -231,6 +232,7 @@ def envelope(entry: Entry, recipient: str) -> Message[Any]:
         hops,
         deadline,
         answer_to,
+        recipient,
     ) = entry
     return Message(
         message_id,

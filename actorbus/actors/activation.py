@@ -38,13 +38,13 @@ class Activation:
         entry = self.entry
         if entry is None or not isinstance(entry, tuple):
             return entry
-        message = self.entry = envelope(entry, self.cell.name)
+        message = self.entry = envelope(entry)
         return message
 
     def look(self) -> Message[Any] | None:
         """The same for other threads: ``entry`` may change while they look, and is not theirs."""
         entry = self.entry
-        return None if entry is None else envelope(entry, self.cell.name)
+        return None if entry is None else envelope(entry)
 
     @property
     def stopped(self) -> bool:

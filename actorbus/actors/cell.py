@@ -296,6 +296,7 @@ class Cell:
             table = self.table
             agent = self.agent
             inline = bus.plain and runtime.deliver is None and not runtime.cancelled_runs
+            recorder = bus.recorder
             go_on = True
             popped = 0
             while popped < count and not mailbox.interrupted:
@@ -309,8 +310,13 @@ class Cell:
                 activation.entry = entry
                 started_at = now
                 if not inline or not isinstance(entry, tuple):
-                    message = envelope(entry, name)
-                    if inline and message.answer_to is None and message.deadline is None:
+                    message = envelope(entry)
+                    if (
+                        inline
+                        and recorder is None
+                        and message.answer_to is None
+                        and message.deadline is None
+                    ):
                         go_on = self._handle_shared(message, activation, started_at)
                     else:
                         go_on = self._handle_here(message, activation, started_at)
@@ -330,6 +336,7 @@ class Cell:
                     _,
                     deadline,
                     answer_to,
+                    _,
                 ) = entry
                 try:
                     call = table[payload.__class__]
@@ -339,7 +346,7 @@ class Cell:
                     deadline is not None
                     and (deadline <= now or (answer_to is not None and answer_to.settled))
                 ):
-                    go_on = self._handle_here(envelope(entry, name), activation, started_at)
+                    go_on = self._handle_here(envelope(entry), activation, started_at)
                     now = monotonic() + offset
                     if now > end_of_turn or not go_on:
                         break
@@ -347,7 +354,7 @@ class Cell:
                 try:
                     value = call(agent, payload)
                 except BaseException as error:  # noqa: BLE001 - supervision decides
-                    message = envelope(entry, name)
+                    message = envelope(entry)
                     go_on = handling.failed(self, message, error, activation, started_at)
                     now = monotonic() + offset
                     if go_on:
@@ -370,9 +377,13 @@ class Cell:
                         HANDLED_TELL if answer_to is None else HANDLED_REQUEST,
                     )
                 )
+                if recorder is not None:
+                    recorder.handled(message_id, started_at, now)
                 if answer_to is not None:
                     if isinstance(value, Reply):
-                        handling.pass_on(self, envelope(entry, name), value)
+                        handling.pass_on(self, envelope(entry), value)
+                    elif recorder is not None:
+                        handling.answer(self, envelope(entry), value, now)
                     else:
                         if now >= ids.until:
                             ids.rebase(now)
@@ -510,7 +521,7 @@ class Cell:
                         and (deadline <= now or (entry[10] is not None and entry[10].settled))
                     )
                 ):
-                    go_on = await self._handle(envelope(entry, self.name), activation)
+                    go_on = await self._handle(envelope(entry), activation)
                     now = monotonic() + offset
                     continue
                 try:
@@ -524,7 +535,7 @@ class Cell:
                         else:
                             value = await runtime.loop.drive_on(value, waits_for, activation)
                 except BaseException as error:  # noqa: BLE001 - supervision decides
-                    message = envelope(entry, self.name)
+                    message = envelope(entry)
                     go_on = handling.failed(self, message, error, activation, started_at)
                     now = monotonic() + offset
                     continue
@@ -548,7 +559,7 @@ class Cell:
         except IndexError:
             return None
         self.mailbox.taken += 1
-        return envelope(entry, self.name)
+        return envelope(entry)
 
     async def _handle(self, message: Message[Any], activation: Activation) -> bool:
         """Handle one message on the loop. False: the turn is over, the agent waits."""

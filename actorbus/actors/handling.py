@@ -112,7 +112,8 @@ def succeeded(cell: Cell, message: Message[Any], value: Any, started_at: float) 
     if message.answer_to is None:
         cell.runtime.bus.handled(message, cell.name, started_at, now)
     else:
-        answer(cell, message, value, started_at, now)
+        cell.runtime.bus.handled(message, cell.name, started_at, now)
+        answer(cell, message, value, now)
 
 
 def plain_succeeded(
@@ -131,6 +132,7 @@ def plain_succeeded(
         _,
         _,
         answer_to,
+        _,
     ) = entry
     bus = cell.runtime.bus
     append = bus.history.append
@@ -151,10 +153,12 @@ def plain_succeeded(
             HANDLED_TELL if answer_to is None else HANDLED_REQUEST,
         )
     )
+    if bus.recorder is not None:
+        bus.recorder.handled(message_id, started_at, now)
     if answer_to is None:
         return
-    if isinstance(value, Reply):
-        pass_on(cell, envelope(entry, cell.name), value)
+    if bus.recorder is not None or isinstance(value, Reply):
+        answer(cell, envelope(entry), value, now)
         return
     if now >= ids.until:
         ids.rebase(now)
@@ -177,10 +181,10 @@ def plain_succeeded(
     answer_to.resolve(value)
 
 
-def answer(cell: Cell, message: Message[Any], value: Any, started_at: float, now: float) -> None:
+def answer(cell: Cell, message: Message[Any], value: Any, now: float) -> None:
+    """Give the asker what the handler returned, once that is written down."""
     bus = cell.runtime.bus
     answer_to = message.answer_to
-    bus.handled(message, cell.name, started_at, now)
     if isinstance(value, Reply):
         pass_on(cell, message, value)
         return

@@ -101,12 +101,15 @@ class Ref:
                     0,
                     None,
                     None,
+                    self.name,
                 )
             else:
-                entry = _caused(origin, message_id, payload, priority, now, None, None)
+                entry = _caused(origin, message_id, payload, priority, now, None, None, self.name)
+            if bus.recorder is not None:
+                bus.recorder.sent(entry)
             offered = put(entry, priority)
             if offered is not None:
-                bus.refused(envelope(entry, self.name), self._inbox, offered)
+                bus.refused(envelope(entry), self._inbox, offered)
             return
         message = bus.stamp(_TELL, self.name, payload, priority, ttl=ttl, headers=headers)
         bus.send(message, self._inbox, delay)
@@ -152,7 +155,7 @@ class Ref:
         origin = CURRENT.get()
         if origin is None:
             reply = Reply(runtime.asking, self.name, now, deadline, owner)
-            entry: Entry = (
+            entry: PlainEntry = (
                 message_id,
                 None,
                 payload,
@@ -164,6 +167,7 @@ class Ref:
                 0,
                 deadline,
                 reply,
+                self.name,
             )
         elif isinstance(cause := origin.entry, tuple):
             if cause[9] is not None and cause[9] < deadline:
@@ -181,14 +185,18 @@ class Ref:
                 cause[8] + 1,
                 deadline,
                 reply,
+                self.name,
             )
         else:
             deadline = inherited_deadline(origin, deadline)
             reply = Reply(runtime.asking, self.name, now, deadline, owner)
-            entry = _caused(origin, message_id, payload, priority, now, deadline, reply)
+            entry = _caused(origin, message_id, payload, priority, now, deadline, reply, self.name)
+        recorder = bus.recorder
+        if recorder is not None and not runtime.record_ask(recorder, entry, reply):
+            return reply
         offered = put(entry, priority)
         if offered is not None:
-            runtime.ask_refused(envelope(entry, self.name), self._inbox, offered)
+            runtime.ask_refused(envelope(entry), self._inbox, offered)
         if owner.parked:
             owner.refuse_asks()
         return reply
@@ -495,12 +503,13 @@ def _caused(
     now: float,
     deadline: float | None,
     answer_to: Reply[Any] | None,
+    recipient: str,
 ) -> PlainEntry:
     """A plain entry sent by an agent, or within a run."""
     cause = origin.entry
     correlation_id, causation_id, run_id, hops = message_id, None, origin.run_id, 0
     if isinstance(cause, tuple):
-        causation_id, _, _, _, _, correlation_id, _, run_id, hops, _, _ = cause
+        causation_id, _, _, _, _, correlation_id, _, run_id, hops, _, _, _ = cause
         hops += 1
     elif cause is not None:
         correlation_id = cause.correlation_id
@@ -519,6 +528,7 @@ def _caused(
         hops,
         deadline,
         answer_to,
+        recipient,
     )
 
 

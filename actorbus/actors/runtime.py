@@ -22,6 +22,7 @@ from actorbus.bus.middleware import chain
 from actorbus.bus.origin import CURRENT
 from actorbus.errors import (
     ActorbusError,
+    AuditUnavailable,
     BusClosed,
     InvalidName,
     NameTaken,
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
 
     from actorbus.actors.dispatcher import Dispatcher
     from actorbus.actors.dispatchers.loop import LoopDispatcher
-    from actorbus.bus.bus import Bus
+    from actorbus.bus.bus import Bus, Recorder
     from actorbus.bus.mailbox import Inbox, Offered
     from actorbus.bus.middleware import Middleware, Outcome
     from actorbus.clock import Clock
     from actorbus.context.context import Context
+    from actorbus.message import PlainEntry
     from actorbus.registry.registry import Registry
     from actorbus.settings import Settings
     from actorbus.telemetry import Telemetry
@@ -337,6 +339,15 @@ class Runtime:
         if owner is not None and owner.parked:
             owner.refuse_asks()
         return reply
+
+    def record_ask(self, recorder: Recorder, entry: PlainEntry, reply: Reply[Any]) -> bool:
+        """Keep the record of a request; False if that failed, and its reply with it."""
+        try:
+            recorder.sent(entry)
+        except AuditUnavailable as error:
+            reply.fail(error)
+            return False
+        return True
 
     def ask_refused(self, message: Message[Any], inbox: Inbox, offered: Offered) -> None:
         """A mailbox did not take a request: what comes of that comes out of its reply."""

@@ -38,6 +38,7 @@ from actorbus.errors import (
     UnknownRecipient,
 )
 from actorbus.message import (
+    Entry,
     IdSource,
     Message,
     MessageId,
@@ -63,7 +64,10 @@ if TYPE_CHECKING:
 class Recorder(Protocol):
     """Writes message history. The bus calls it on the thread where things happen."""
 
-    def sent(self, message: Message[Any]) -> None:
+    strict: bool
+    """Whether ``sent`` returns only once the record cannot be lost any more."""
+
+    def sent(self, message: Entry) -> None:
         """A message is about to be accepted.
 
         Raises:
@@ -81,6 +85,9 @@ class Recorder(Protocol):
         ended_at: float,
     ) -> None:
         """A delivery of the message ended."""
+
+    def handled(self, message_id: MessageId, started_at: float, ended_at: float) -> None:
+        """``ended`` for a plain entry that was handled at the first attempt."""
 
 
 class AnswerTo(Protocol):
@@ -169,7 +176,7 @@ class Bus:
             run_id = origin.run_id
             cause = origin.entry
             if isinstance(cause, tuple):
-                causation_id, _, _, _, _, correlation_id, _, run_id, hops, _, _ = cause
+                causation_id, _, _, _, _, correlation_id, _, run_id, hops, _, _, _ = cause
                 hops += 1
             elif cause is not None:
                 correlation_id = cause.correlation_id
@@ -251,6 +258,16 @@ class Bus:
 
     def refused(self, message: Message[Any], inbox: Inbox, offered: Offered) -> None:
         """Deal with what an inbox said instead of taking `message`: wait, drop, or raise."""
+        try:
+            self._deal_with(message, inbox, offered)
+        except (MailboxFull, AgentStopped, PoolExhausted) as error:
+            stopped = isinstance(error, AgentStopped)
+            reason = Reason.STOPPED if stopped else Reason.MAILBOX_FULL
+            now = self.clock.now()
+            self._ended(message, inbox.name, Status.FAILED, reason, str(error), None, now)
+            raise
+
+    def _deal_with(self, message: Message[Any], inbox: Inbox, offered: Offered) -> None:
         while offered is not None:
             if offered is Refusal.FULL:
                 self._wait_for_room(message, inbox)
@@ -423,7 +440,7 @@ class Bus:
 
     def _see_if_plain(self) -> None:
         self.plain = (
-            self.recorder is None
+            (self.recorder is None or not self.recorder.strict)
             and self._handle is None
             and self._check_payload is None
             and not self.telemetry.every_message
@@ -454,24 +471,13 @@ class Bus:
         return Accepted()
 
     def _accept(self, message: Message[Any], inbox: Inbox) -> None:
-        recorder = self.recorder
-        if recorder is not None:
-            recorder.sent(message)
-        try:
-            self._offer(message, inbox)
-        except (MailboxFull, AgentStopped, PoolExhausted) as error:
-            stopped = isinstance(error, AgentStopped)
-            reason = Reason.STOPPED if stopped else Reason.MAILBOX_FULL
-            now = self.clock.now()
-            self._ended(message, inbox.name, Status.FAILED, reason, str(error), None, now)
-            raise
-        if self.telemetry.every_message:
-            self.telemetry.emit(MessageSent(message, 1))
-
-    def _offer(self, message: Message[Any], inbox: Inbox) -> None:
+        if self.recorder is not None:
+            self.recorder.sent(message)
         offered = inbox.offer(message)
         if offered is not None:
             self.refused(message, inbox, offered)
+        if self.telemetry.every_message:
+            self.telemetry.emit(MessageSent(message, 1))
 
     def _spread(self, message: Message[Any]) -> int:
         if self.recorder is not None:
@@ -490,7 +496,7 @@ class Bus:
     def _spread_refused(self, message: Message[Any], inbox: Inbox, offered: Offered) -> int:
         """One recipient's refusal is its own dead letter, never an error to the others."""
         try:
-            self.refused(message, inbox, offered)
+            self._deal_with(message, inbox, offered)
         except AgentStopped:
             return 0
         except (MailboxFull, PoolExhausted) as error:

@@ -393,9 +393,7 @@ class Mailbox:
 
     def waiting(self) -> list[Message[Any]]:
         """A copy of what waits, most urgent level first."""
-        return [
-            envelope(entry, self.name) for queue in self._queues if queue for entry in queue.copy()
-        ]
+        return [envelope(entry) for queue in self._queues if queue for entry in queue.copy()]
 
     # -- inside: senders
 
@@ -464,14 +462,14 @@ class Mailbox:
                 case "block" | "reject":
                     return False, Refusal.FULL
                 case "drop-newest":
-                    return False, envelope(entry, self.name)
+                    return False, envelope(entry)
                 case "drop-oldest":
                     return self._drop_oldest(entry, priority)
 
     def _drop_oldest(self, entry: Entry, priority: Priority) -> tuple[bool, Offered]:
         lowest = next((level for level in reversed(_LEVELS) if self._queues[level]), priority)
         if priority > lowest:
-            return False, envelope(entry, self.name)
+            return False, envelope(entry)
         self._ticket()
         try:
             oldest = self._queues[lowest].popleft()
@@ -487,7 +485,7 @@ class Mailbox:
         if not self._scheduled:
             # The consumer looked just when the oldest was out and the newcomer not yet in.
             self._wake_owner()
-        return False, envelope(oldest, self.name)
+        return False, envelope(oldest)
 
     def _recall(self, entry: Entry, queue: deque[Entry]) -> Offered:
         """The mailbox ended while `entry` went in: take it out again, if it is still there."""
@@ -581,6 +579,6 @@ def _emptied(queue: deque[Entry] | None, name: str) -> Iterator[Message[Any]]:
     """Everything that was in the queue, oldest first."""
     while queue:
         try:
-            yield envelope(queue.popleft(), name)
+            yield envelope(queue.popleft())
         except IndexError:
             return

@@ -145,7 +145,7 @@ class PullMailbox:
                         # The overflow policy dropped the rest of the run.
                         break
                     inbox.taken += 1
-                    popped.append(envelope(entry, self.name))
+                    popped.append(envelope(entry))
                 inbox.ran(len(popped))
         return popped
 

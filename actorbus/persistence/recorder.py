@@ -1,6 +1,6 @@
 """Writes message history behind the bus: a bounded ring, one writer thread, batches.
 
-Senders only append. ``sent`` keeps the Message itself (a payload is read-only after sending)
+Senders only append. ``sent`` keeps the message itself (a payload is read-only after sending)
 and the writer turns it into rows, so the sender pays one length check and one append. The
 writer takes all that waits at once: a message and its ending that wait together become one
 row, an ending that comes later becomes an event. Then it writes in transactions of
@@ -24,12 +24,12 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy.exc import DataError, InterfaceError, ProgrammingError
 
 from actorbus.errors import AuditUnavailable
-from actorbus.message import IdSource, Message, MessageKind, format_id
+from actorbus.message import IdSource, Message, MessageKind, Status, envelope, format_id
 from actorbus.persistence.database import Database
 from actorbus.persistence.rows import Outcome, Rows, project_key
 from actorbus.telemetry import AuditResumed, AuditStalled
@@ -40,19 +40,23 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from actorbus.clock import Clock
-    from actorbus.message import MessageId, Reason, Status
+    from actorbus.message import Entry, MessageId, Reason
     from actorbus.settings import Settings
     from actorbus.telemetry import Telemetry
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
+_HANDLED: Final = Status.HANDLED.value
 _TO_MANY: Final = frozenset({MessageKind.BROADCAST, MessageKind.EVENT})
 
 _UNWRITABLE: Final = (DataError, InterfaceError, ProgrammingError, ValueError, OverflowError)
 """What a database says to a value that it has no room for."""
 
-Pair: TypeAlias = "tuple[Message[Any], Outcome | None]"
+T = TypeVar("T")
+
+Pair: TypeAlias = "tuple[Entry, Outcome | None]"
 Happening: TypeAlias = "tuple[MessageId, Outcome]"
+_Window: TypeAlias = "tuple[list[Entry | _Ticket], list[Outcome]]"
 
 
 class _Ticket:
@@ -105,9 +109,10 @@ class Recorder:
         self._clock = clock
         self._ids = IdSource()
         self._limit = settings.audit_ring
-        self._ring: deque[Message[Any] | Outcome | _Ticket] = deque()
+        self._ring: deque[Entry | _Ticket] = deque()
+        self._endings: deque[Outcome] = deque()
         self._room = self._limit
-        """How long the ring may get before a sender has to wait."""
+        """How many records may wait before a sender has to."""
         self._asleep = False
         """Whether the writer waits for the first record, and wants to be woken."""
         # What follows changes under this condition only.
@@ -127,7 +132,7 @@ class Recorder:
 
     # -- the bus calls these
 
-    def sent(self, message: Message[Any]) -> None:
+    def sent(self, message: Entry) -> None:
         """Keep the record of a message that is about to be accepted.
 
         Waits up to ``send_timeout`` while the ring is full; on an event loop not at all once
@@ -138,10 +143,10 @@ class Recorder:
                 the record could not be committed. The message must not be delivered.
         """
         ring = self._ring
-        if len(ring) >= self._room and not self._wait_for_room():
+        if len(ring) + len(self._endings) >= self._room and not self._wait_for_room():
             raise AuditUnavailable(self._why_no_room())
         if self.strict:
-            self._commit_one(message)
+            self._commit_one(envelope(message))
             return
         ring.append(message)
         if self._asleep:
@@ -162,10 +167,7 @@ class Recorder:
         This slows its caller down while the writer is behind, and never refuses: there are no
         more endings to come than deliveries under way, and mailboxes bound those.
         """
-        ring = self._ring
-        if len(ring) >= self._room and self._problem is None:
-            self._wait_for_room()
-        ring.append(
+        self._ended(
             (
                 message.id,
                 recipient if message.recipient is None else None,
@@ -177,10 +179,20 @@ class Recorder:
                 ended_at,
             )
         )
+
+    def handled(self, message_id: MessageId, started_at: float, ended_at: float) -> None:
+        """``ended`` for a plain entry that was handled at the first attempt."""
+        self._ended((message_id, None, _HANDLED, None, None, 1, started_at, ended_at))
+
+    def _ended(self, outcome: Outcome) -> None:
+        endings = self._endings
+        if len(self._ring) + len(endings) >= self._room and self._problem is None:
+            self._wait_for_room()
+        endings.append(outcome)
         if self._asleep:
             self._wake()
         elif self._closing:
-            self._check_too_late(message)
+            self._check_too_late(outcome[0])
 
     # -- life
 
@@ -237,7 +249,7 @@ class Recorder:
         deadline = time.monotonic() + self._settings.send_timeout
         patient = not _on_a_loop()
         with self._changed:
-            while not self._closing and len(self._ring) >= self._room:
+            while not self._closing and self._queued() >= self._room:
                 left = deadline - time.monotonic()
                 if left <= 0 or not (patient or self._problem is None):
                     return False
@@ -272,8 +284,11 @@ class Recorder:
             self._hurried = True
             self._changed.notify_all()
 
+    def _queued(self) -> int:
+        return len(self._ring) + len(self._endings)
+
     def _waiting(self) -> int:
-        return len(self._ring) + self._in_flight
+        return self._queued() + self._in_flight
 
     def _finished(self) -> bool:
         return self._thread is None or not self._thread.is_alive()
@@ -291,12 +306,12 @@ class Recorder:
         why = self._problem or "the writer is behind"
         return f"{self._waiting():,} records of history were not written {when}: {why}"
 
-    def _check_too_late(self, message: Message[Any]) -> None:
+    def _check_too_late(self, message_id: MessageId) -> None:
         """Say so, where a handler outlived its node and the writer is gone already."""
         with self._changed:
-            late = self._gone and len(self._ring) > 0
+            late = self._gone and self._queued() > 0
         if late and self._telemetry.active:
-            what = f"the history was closed before {format_id(message.id)} ended"
+            what = f"the history was closed before {format_id(message_id)} ended"
             self._telemetry.emit(AuditStalled(what, self._waiting()))
 
     # -- the writer
@@ -310,22 +325,23 @@ class Recorder:
                 mark.set()
         self._disconnect()
 
-    def _next(self) -> tuple[list[Any], list[threading.Event]] | None:
+    def _next(self) -> tuple[_Window, list[threading.Event]] | None:
         """Wait for records and a little for company; None once all is written and closed."""
         with self._changed:
             self._wait_for_first()
-            if self._closing and not self._ring and not self._marks:
+            if self._closing and not self._queued() and not self._marks:
                 self._gone = True
                 return None
             if not self._urgent():
                 self._pause(self._settings.audit_interval)
             self._hurried = False
-            count = len(self._ring)
-            window = [self._ring.popleft() for _ in range(count)]
+            # In this order: whatever ended was sent before.
+            endings = _emptied(self._endings)
+            sent = _emptied(self._ring)
             marks, self._marks = self._marks, []
-            self._in_flight = count
+            self._in_flight = len(sent) + len(endings)
             self._make_room()
-            return window, marks
+            return (sent, endings), marks
 
     def _urgent(self) -> bool:
         """Whether somebody waits for what is in the ring. The condition is held."""
@@ -334,10 +350,10 @@ class Recorder:
         )
 
     def _wait_for_first(self) -> None:
-        while not (self._ring or self._marks or self._closing):
+        while not (self._queued() or self._marks or self._closing):
             self._asleep = True
             # A sender looks at `_asleep` after it appended: one of the two sees the other.
-            if not self._ring:
+            if not self._queued():
                 self._changed.wait()
             self._asleep = False
 
@@ -349,15 +365,16 @@ class Recorder:
         self._changed.wait_for(lambda: self._hurried or self._closing)
         timer.cancel()
 
-    def _write_all(self, window: Sequence[Any]) -> bool:
+    def _write_all(self, window: _Window) -> bool:
         """Write a window, batch by batch; False if the recorder was told to give up."""
-        messages, outcomes, happenings, tickets = self._sorted(window)
+        messages, outcomes, happenings, tickets = self._sorted(*window)
         size = self._settings.audit_batch
-        outcome_of = outcomes.get
+        keys = list(messages)
         # Paired batch by batch: fewer objects for the garbage collector to go round meanwhile.
-        for start in range(0, len(messages), size):
-            batch = [(one, outcome_of(one.id)) for one in messages[start : start + size]]
-            waiting = [tickets[one.id] for one, _ in batch if one.id in tickets] if tickets else []
+        for start in range(0, len(keys), size):
+            chosen = keys[start : start + size]
+            batch = [(messages[key], outcomes.get(key)) for key in chosen]
+            waiting = [tickets[key] for key in chosen if key in tickets] if tickets else []
             if not self._write(batch, (), waiting):
                 return False
             self._settle(len(batch) + sum(outcome is not None for _, outcome in batch))
@@ -370,18 +387,17 @@ class Recorder:
         return True
 
     def _sorted(
-        self, window: Sequence[Any]
+        self, sent: Sequence[Entry | _Ticket], endings: Sequence[Outcome]
     ) -> tuple[
-        list[Message[Any]], dict[MessageId, Outcome], list[Happening], dict[MessageId, _Ticket]
+        dict[MessageId, Entry], dict[MessageId, Outcome], list[Happening], dict[MessageId, _Ticket]
     ]:
         """Messages, the endings that go into their rows, all other endings, who waits."""
-        messages: dict[MessageId, Message[Any]] = {}
+        messages: dict[MessageId, Entry] = {}
         tickets: dict[MessageId, _Ticket] = {}
-        endings: list[Outcome] = []
-        for record in window:
-            if record.__class__ is tuple:
-                endings.append(record)
-            elif record.__class__ is not _Ticket:
+        for record in sent:
+            if isinstance(record, tuple):
+                messages[record[0]] = record
+            elif not isinstance(record, _Ticket):
                 messages.setdefault(record.id, record)
             elif record.begin():
                 messages[record.message.id] = record.message
@@ -391,19 +407,11 @@ class Recorder:
         now = self._clock.now()
         for ending in endings:
             key = ending[0]
-            whole = messages.get(key)
-            # A second attempt's row may exist already, and then its ending would go unwritten.
-            if (
-                whole is not None
-                and whole.attempt == 1
-                and key not in outcomes
-                and key not in tickets
-                and whole.kind not in _TO_MANY
-            ):
+            if key not in outcomes and key not in tickets and _fits_its_row(messages.get(key)):
                 outcomes[key] = ending
             else:
                 happenings.append((self._ids.make(now), ending))
-        return list(messages.values()), outcomes, happenings, tickets
+        return messages, outcomes, happenings, tickets
 
     def _write(
         self, pairs: Sequence[Pair], events: Sequence[Happening], tickets: Sequence[_Ticket]
@@ -480,7 +488,7 @@ class Recorder:
         for ticket in tickets:
             ticket.refuse(why)
         refused = {ticket.message.id for ticket in tickets}
-        return [pair for pair in pairs if pair[0].id not in refused]
+        return [pair for pair in pairs if envelope(pair[0]).id not in refused]
 
     def _endure(self, error: Exception, pause: float) -> bool:
         """Wait for a better moment; False if told to give up."""
@@ -526,6 +534,19 @@ class Recorder:
         if self._shut:
             self._shut = False
             self._changed.notify_all()
+
+
+def _emptied(waiting: deque[T]) -> list[T]:
+    """All that is there now; only the writer takes anything out."""
+    return [waiting.popleft() for _ in range(len(waiting))]
+
+
+def _fits_its_row(message: Entry | None) -> bool:
+    """Whether an ending that waits together with its message can be written into its row."""
+    if message is None or isinstance(message, tuple):
+        return message is not None
+    # A second attempt's row may exist already, and then its ending would go unwritten.
+    return message.attempt == 1 and message.kind not in _TO_MANY
 
 
 def _on_a_loop() -> bool:

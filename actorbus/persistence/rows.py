@@ -18,7 +18,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from actorbus.message import Status
+from actorbus.message import MessageKind, Status, type_name
 from actorbus.persistence.columns import id_encoder, instant_encoder
 from actorbus.persistence.models import AgentMessage, MessageEvent, Project, Tenant
 from actorbus.persistence.payloads import encode
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from actorbus.message import IdSource, Message, MessageId
+    from actorbus.message import Entry, IdSource, MessageId, PlainEntry
 
 _MESSAGE_COLUMNS: Final = (
     "tenant_id",
@@ -72,6 +72,9 @@ _EVENT_COLUMNS: Final = (
 _MAX_PARAMETERS: Final = 32_766
 """SQLite's limit a statement; PostgreSQL's is twice that."""
 _ACCEPTED: Final = Status.ACCEPTED.value
+_NOT_ENDED: Final = (_ACCEPTED, None, None, 1, None, None)
+_TELL: Final = MessageKind.TELL.value
+_REQUEST: Final = MessageKind.REQUEST.value
 _DRIVERS_OWN: Final = frozenset({int, bytes, type(None), UUID, datetime})
 _MAX_NAME: Final = 512
 """Longer names of types are cut: an index entry must fit a page."""
@@ -150,7 +153,7 @@ class Rows:
     def write(
         self,
         connection: Connection,
-        messages: Iterable[tuple[Message[Any], Outcome | None]],
+        messages: Iterable[tuple[Entry, Outcome | None]],
         events: Iterable[tuple[MessageId, Outcome]],
         *,
         escaped: bool = False,
@@ -164,12 +167,16 @@ class Rows:
         self._messages.run(connection, of_messages)
         self._events.run(connection, of_events)
 
-    def _of_messages(self, messages: Iterable[tuple[Message[Any], Outcome | None]]) -> list[Any]:
+    def _of_messages(self, messages: Iterable[tuple[Entry, Outcome | None]]) -> list[Any]:
         to_id, to_instant = self._id, self._instant
         tenant, project, node = self._tenant, self._project, self._node
         values: list[Any] = []
         add = values.extend
         for message, outcome in messages:
+            if isinstance(message, tuple):
+                add(self._of_plain(message))
+                add(_NOT_ENDED if outcome is None else self._ending(outcome))
+                continue
             causation, deadline, headers = message.causation_id, message.deadline, message.headers
             if outcome is None:
                 ending = (_ACCEPTED, None, None, message.attempt, None, None)
@@ -200,6 +207,44 @@ class Rows:
             )
             add(ending)
         return values
+
+    def _of_plain(self, entry: PlainEntry) -> tuple[Any, ...]:
+        (
+            message_id,
+            sender,
+            payload,
+            priority,
+            created_at,
+            correlation_id,
+            causation_id,
+            run_id,
+            hops,
+            deadline,
+            answer_to,
+            recipient,
+        ) = entry
+        to_id = self._id
+        own = to_id(message_id)
+        return (
+            self._tenant,
+            own,
+            self._project,
+            self._node,
+            run_id,
+            _TELL if answer_to is None else _REQUEST,
+            type_name(payload.__class__)[:_MAX_NAME],
+            sender,
+            recipient,
+            None,
+            priority,
+            encode(payload),
+            None,
+            own if correlation_id == message_id else to_id(correlation_id),
+            None if causation_id is None else to_id(causation_id),
+            hops,
+            self._instant(created_at),
+            None if deadline is None else self._instant(deadline),
+        )
 
     def _of_events(self, events: Iterable[tuple[MessageId, Outcome]]) -> list[Any]:
         values: list[Any] = []

@@ -86,7 +86,7 @@ class Receiver:
                     break
                 self._popped += 1
                 self.mailbox.taken += 1
-                return envelope(entry, self.mailbox.name)
+                return envelope(entry)
             self.mailbox.ran(self._popped)
             self._popped = 0
             self._run, self._may_pop = self.mailbox.run(self.limit)

@@ -202,7 +202,7 @@ def test_an_ending_after_the_close_is_told_of(file_history: Any) -> None:
     file_history.end(recorder, message)
 
     assert "before" in file_history.seen.wait_for(AuditStalled).error
-    recorder._ring.clear()
+    recorder._endings.clear()
 
 
 def test_a_full_ring_refuses_after_the_time_out_and_keeps_what_it_has(

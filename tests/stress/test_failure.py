@@ -21,12 +21,12 @@ from actorbus import (
     handles,
 )
 from actorbus.bus.middleware import Deliver
-from actorbus.message import MessageKind
+from actorbus.message import Message, MessageKind
 from actorbus.telemetry import AgentParked, AgentRestarting, Event, HookFailed
 from actorbus.testing import TestNode
 
 if TYPE_CHECKING:
-    from actorbus import Message
+    from actorbus.message import Entry
 
 SOON: Final = 10.0
 
@@ -286,11 +286,16 @@ def test_a_middleware_that_returns_no_outcome_fails_the_message_and_not_the_agen
 class RefusesReplies:
     """A strict history that cannot write down replies."""
 
-    def sent(self, message: Message[Any]) -> None:
-        if message.kind is MessageKind.REPLY:
+    strict = True
+
+    def sent(self, message: Entry) -> None:
+        if isinstance(message, Message) and message.kind is MessageKind.REPLY:
             raise AuditUnavailable("the disk is full")
 
     def ended(self, *_: Any) -> None:
+        pass
+
+    def handled(self, *_: Any) -> None:
         pass
 
 
