@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any
 from actorbus.actors.agent import Agent
 from actorbus.actors.functions import agent
 from actorbus.actors.handlers import handles
-from actorbus.actors.ref import Ref, Schedule, Subscription
+from actorbus.actors.ref import Ref
 from actorbus.actors.reply import Reply
 from actorbus.actors.runtime import Terminated
+from actorbus.actors.schedule import Schedule
 from actorbus.actors.supervision import Supervision
+from actorbus.actors.topics import Subscription
 from actorbus.bus import where
 from actorbus.bus.dead_letters import DeadLetter
 from actorbus.bus.mailbox import MailboxPolicy
@@ -40,6 +42,7 @@ from actorbus.errors import (
     Cancelled,
     ContextError,
     DeadlockDetected,
+    HistoryKept,
     InvalidHandler,
     InvalidName,
     InvalidOperation,
@@ -56,12 +59,14 @@ from actorbus.errors import (
     PayloadTooLarge,
     PersistenceError,
     PoolExhausted,
+    RecordExists,
     Reject,
     Rejected,
     TransportUnavailable,
     Undecodable,
     UnknownMessage,
     UnknownRecipient,
+    UnknownRecord,
     UnknownTransport,
     UnsupportedPayload,
     VersionConflict,
@@ -106,6 +111,7 @@ __all__ = [
     "Deliver",
     "Ending",
     "Handled",
+    "HistoryKept",
     "InvalidHandler",
     "InvalidName",
     "InvalidOperation",
@@ -129,6 +135,7 @@ __all__ = [
     "PoolExhausted",
     "Priority",
     "Reason",
+    "RecordExists",
     "Ref",
     "Reject",
     "Rejected",
@@ -145,6 +152,7 @@ __all__ = [
     "Undecodable",
     "UnknownMessage",
     "UnknownRecipient",
+    "UnknownRecord",
     "UnknownTransport",
     "UnsupportedPayload",
     "VersionConflict",

@@ -38,7 +38,10 @@
     │   └── AccessDenied         a private namespace of somebody else
     ├── PersistenceError         message history
     │   ├── AuditUnavailable     the history database cannot be used
-    │   └── InvalidQuery         a question to history that cannot be meant
+    │   ├── InvalidQuery         a question to history that cannot be meant
+    │   ├── UnknownRecord        no tenant, project, run or agent's part of that name
+    │   ├── RecordExists         that name is taken there already
+    │   └── HistoryKept          messages stand in the way, and only retention deletes those
     └── InvalidSettings          a setting that cannot be meant
 
 ``Reject`` is not in the tree: a handler raises it to refuse a message, and nobody else sees it.
@@ -359,6 +362,36 @@ class AuditUnavailable(PersistenceError):
 
 class InvalidQuery(PersistenceError):
     """A question to history that cannot be meant."""
+
+
+class UnknownRecord(PersistenceError):
+    """The tenant has no project, run or agent's part in a run of that name."""
+
+    def __init__(self, what: str, name: str, within: str, known: Iterable[str] = ()) -> None:
+        super().__init__(f"{within} has no {what} {name!r}.{did_you_mean(name, known)}")
+        self.what = what
+        self.name = name
+
+
+class RecordExists(PersistenceError):
+    """The name is taken already, where it must be the only one."""
+
+    def __init__(self, what: str, name: str, within: str) -> None:
+        super().__init__(f"{within} has a {what} {name!r} already; use it, or choose another name")
+        self.what = what
+        self.name = name
+
+
+class HistoryKept(PersistenceError):
+    """What was to be deleted still has messages, and those go by retention only."""
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(
+            f"{what} {name!r} still has message history, which is never deleted with it:"
+            " let retention delete its messages first"
+        )
+        self.what = what
+        self.name = name
 
 
 class InvalidSettings(ActorbusError):

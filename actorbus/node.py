@@ -17,8 +17,8 @@ from uuid import uuid4
 from actorbus.actors.activation import RunScope
 from actorbus.actors.dispatchers.pool import PoolDispatcher
 from actorbus.actors.dispatchers.thread import ThreadDispatcher
-from actorbus.actors.ref import Topic
 from actorbus.actors.runtime import Runtime
+from actorbus.actors.topics import Topic
 from actorbus.actors.waiting import ThreadWaiting
 from actorbus.actors.watch_thread import WatchThread
 from actorbus.bus.bus import Bus
@@ -51,8 +51,9 @@ if TYPE_CHECKING:
 
     from actorbus.actors.agent import Agent
     from actorbus.actors.loader import Loaded
-    from actorbus.actors.ref import Ref, Target
+    from actorbus.actors.ref import Ref
     from actorbus.actors.reply import Reply
+    from actorbus.actors.targets import Target
     from actorbus.bus.dead_letters import DeadLetters
     from actorbus.bus.history import History
     from actorbus.bus.middleware import Deliver, Send

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from actorbus.actors.activation import Activation
     from actorbus.actors.cell import Cell
-    from actorbus.actors.ref import Schedule, Target
     from actorbus.actors.reply import Reply
+    from actorbus.actors.schedule import Schedule
+    from actorbus.actors.targets import Target
     from actorbus.context.context import Context
     from actorbus.registry.registry import Registry
 

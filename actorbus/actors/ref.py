@@ -1,17 +1,16 @@
-"""What others hold of agents: one (``Ref``), one of many or all of them (``Target``), a topic."""
+"""What others hold of an agent: a ``Ref``."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from actorbus.actors.reply import Gathered, Reply
+from actorbus.actors.reply import Reply
+from actorbus.actors.topics import Subscription, subscribe
 from actorbus.bus.arguments import checked_priority, checked_timeout
 from actorbus.bus.origin import CURRENT
-from actorbus.bus.routing import Route
-from actorbus.bus.where import compiled
-from actorbus.errors import ActorbusError, UnknownRecipient
-from actorbus.message import MessageKind, Priority, check_pattern, check_topic, envelope
+from actorbus.errors import UnknownRecipient
+from actorbus.message import MessageKind, Priority, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from actorbus.bus.mailbox import Inbox, Offered
     from actorbus.bus.origin import Origin
     from actorbus.bus.where import Where
-    from actorbus.clock import Timer
     from actorbus.message import Entry, MessageId, PlainEntry
 
 _NORMAL = Priority.NORMAL
@@ -278,221 +276,6 @@ class Ref:
     def _cell(self) -> Cell | None:
         owner = self._inbox.owner
         return owner if hasattr(owner, "agent_class") else None
-
-
-class Target(Protocol):
-    """The agents with a capability: one of them, or all."""
-
-    capability: str
-
-    def tell(
-        self,
-        payload: Any,
-        *,
-        priority: Priority = Priority.NORMAL,
-        ttl: float | None = None,
-        delay: float | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Send; see ``Ref.tell``. Raises ``NoProvider`` if nobody has the capability."""
-
-    def ask(
-        self,
-        payload: Any,
-        *,
-        timeout: float | None = None,
-        priority: Priority = Priority.NORMAL,
-        headers: Mapping[str, str] | None = None,
-        expect: type[Any] | None = None,
-    ) -> Reply[Any]:
-        """Send and get a reply; see ``Ref.ask``."""
-
-
-class AnyOf:
-    """The least busy agent with a capability, chosen at each send."""
-
-    __slots__ = ("_runtime", "capability")
-
-    def __init__(self, runtime: Runtime, capability: str) -> None:
-        self._runtime = runtime
-        self.capability = capability
-
-    def tell(
-        self,
-        payload: Any,
-        *,
-        priority: Priority = Priority.NORMAL,
-        ttl: float | None = None,
-        delay: float | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        self._runtime.pick(self.capability).tell(
-            payload, priority=priority, ttl=ttl, delay=delay, headers=headers
-        )
-
-    def ask(
-        self,
-        payload: Any,
-        *,
-        timeout: float | None = None,
-        priority: Priority = Priority.NORMAL,
-        headers: Mapping[str, str] | None = None,
-        expect: type[Any] | None = None,
-    ) -> Reply[Any]:
-        try:
-            ref = self._runtime.pick(self.capability)
-        except ActorbusError as error:
-            return self._runtime.failed(self.capability, error)
-        return ref.ask(payload, timeout=timeout, priority=priority, headers=headers, expect=expect)
-
-
-class AllOf:
-    """Every agent with a capability. ``ask`` gives one reply: a list of values or errors."""
-
-    __slots__ = ("_runtime", "capability")
-
-    def __init__(self, runtime: Runtime, capability: str) -> None:
-        self._runtime = runtime
-        self.capability = capability
-
-    def tell(
-        self,
-        payload: Any,
-        *,
-        priority: Priority = Priority.NORMAL,
-        ttl: float | None = None,
-        delay: float | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        errors: list[ActorbusError] = []
-        for ref in self._runtime.everybody(self.capability):
-            try:
-                ref.tell(payload, priority=priority, ttl=ttl, delay=delay, headers=headers)
-            except ActorbusError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
-
-    def ask(
-        self,
-        payload: Any,
-        *,
-        timeout: float | None = None,
-        priority: Priority = Priority.NORMAL,
-        headers: Mapping[str, str] | None = None,
-        expect: type[Any] | None = None,
-    ) -> Reply[Any]:
-        runtime = self._runtime
-        try:
-            refs = runtime.everybody(self.capability)
-        except ActorbusError as error:
-            return runtime.failed(self.capability, error)
-        replies = [
-            ref.ask(payload, timeout=timeout, priority=priority, headers=headers, expect=expect)
-            for ref in refs
-        ]
-        now = runtime.clock.now()
-        deadline = max(reply.deadline for reply in replies)
-        gathered = Gathered(runtime.asking, self.capability, now, deadline)
-        gathered.gather(replies)
-        return gathered
-
-
-class Topic:
-    """Where events are published."""
-
-    __slots__ = ("_runtime", "name")
-
-    def __init__(self, runtime: Runtime, name: str) -> None:
-        self._runtime = runtime
-        self.name = check_topic(name)
-
-    def publish(
-        self,
-        payload: Any,
-        *,
-        priority: Priority = Priority.NORMAL,
-        ttl: float | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> int:
-        """Send to every subscriber but the sender; how many local recipients took it."""
-        return self._runtime.publish(
-            self.name, payload, priority=priority, ttl=ttl, headers=headers
-        )
-
-
-class Subscription:
-    """One subscription of one recipient. A context manager that ends it."""
-
-    __slots__ = ("_route", "_runtime")
-
-    def __init__(self, runtime: Runtime, route: Route) -> None:
-        self._runtime = runtime
-        self._route = route
-
-    @property
-    def pattern(self) -> str:
-        return self._route.pattern
-
-    @property
-    def name(self) -> str:
-        """Who gets the events."""
-        return self._route.name
-
-    def cancel(self) -> None:
-        """In effect when this returns. Idempotent."""
-        self._runtime.bus.transport.unsubscribe(self._route)
-
-    def __enter__(self) -> Subscription:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cancel()
-
-
-class Schedule:
-    """A payload that an agent tells itself again and again."""
-
-    __slots__ = ("_send", "_timer", "every")
-
-    def __init__(self, every: float, send: Callable[[], bool]) -> None:
-        self.every = every
-        self._send: Callable[[], bool] | None = send
-        self._timer: Timer | None = None
-
-    def start(self, call_at: Callable[[float, Callable[[], object]], Timer], now: float) -> None:
-        """Have the next one sent one period from `now`; missed ones are not made up."""
-
-        def due() -> None:
-            if self._send is None:
-                return
-            if self._send():
-                self.start(call_at, now + self.every)
-            else:
-                self.cancel()
-
-        self._timer = call_at(now + self.every, due)
-
-    @property
-    def cancelled(self) -> bool:
-        return self._send is None
-
-    def cancel(self) -> None:
-        """Send no more. Idempotent."""
-        self._send = None
-        if self._timer is not None:
-            self._timer.cancel()
-
-
-def subscribe(runtime: Runtime, name: str, pattern: str, where: Where | None) -> Subscription:
-    """Subscribe whoever has `name`.
-
-    Raises:
-        InvalidName: not a pattern, or not a filter.
-    """
-    route = Route(name, check_pattern(pattern), compiled(where))
-    runtime.bus.transport.subscribe(route)
-    return Subscription(runtime, route)
 
 
 def _caused(

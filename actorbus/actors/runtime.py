@@ -14,9 +14,12 @@ from actorbus.actors.cell import Cell
 from actorbus.actors.commands import START
 from actorbus.actors.functions import agent_class
 from actorbus.actors.lifecycle import State
-from actorbus.actors.ref import AllOf, AnyOf, Ref, Schedule, inherited_deadline, subscribe
+from actorbus.actors.ref import Ref, inherited_deadline
 from actorbus.actors.reply import Asking, Reply
+from actorbus.actors.schedule import Schedule
 from actorbus.actors.standby import Standby
+from actorbus.actors.targets import AllOf, AnyOf
+from actorbus.actors.topics import subscribe
 from actorbus.bus.arguments import checked_timeout
 from actorbus.bus.middleware import chain
 from actorbus.bus.origin import CURRENT
