@@ -102,6 +102,9 @@ class AnswerTo(Protocol):
     def fail(self, error: BaseException) -> bool:
         """Answer with an error. False if it was answered already."""
 
+    def then(self, callback: Callable[[], object]) -> None:
+        """Call `callback` once it was answered, or nobody wants the answer any more."""
+
 
 class Bus:
     """Stamps, moves and ends the messages of one node."""
@@ -127,6 +130,8 @@ class Bus:
         self.ids = IdSource(clock.monotonic, clock.offset)
         self.history = History(settings.history_size, payloads=settings.history_payloads)
         self.dead_letters = DeadLetters(settings.dead_letter_capacity, telemetry, self._resend)
+        self.open_requests: dict[MessageId, Message[Any]] = {}
+        """Requests that code outside agents has taken and not answered yet."""
         self.closed = False
         self.plain = False
         self._check_payload = check_payload

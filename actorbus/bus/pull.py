@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actorbus.bus.arguments import checked_timeout
@@ -65,7 +66,10 @@ class PullMailbox:
             InvalidName: it is no request.
         """
         answer_to = _asker_of(message)
+        taken = self._bus.open_requests.pop(message.id, None)
         if not answer_to.resolve(value):
+            if taken is not None:
+                self._gave_up(message)
             return False
         now = self._bus.clock.now()
         self._bus.handled(message, self.name, message.created_at, now)
@@ -80,6 +84,7 @@ class PullMailbox:
         """
         if _asker_of(message).settled:
             return False
+        self._bus.open_requests.pop(message.id, None)
         self._bus.fail(message, self.name, Reason.REJECTED, Rejected(self.name, why))
         return True
 
@@ -167,8 +172,24 @@ class PullMailbox:
         else:
             if answer_to is None:
                 self._bus.handled(message, self.name, now, now)
+            else:
+                self._bus.open_requests[message.id] = message
+                answer_to.then(partial(self._asker_is_done, message))
             return True
         return False
+
+    def _asker_is_done(self, message: Message[Any]) -> None:
+        """The asker has its answer, or gave up, and then that is how the request ends."""
+        if self._bus.open_requests.pop(message.id, None) is not None:
+            self._gave_up(message)
+
+    def _gave_up(self, message: Message[Any]) -> None:
+        reason = Reason.CANCELLED
+        if self._bus.closed:
+            reason = Reason.STOPPED
+        elif message.expired(self._bus.clock.now()):
+            reason = Reason.EXPIRED
+        self._bus.fail(message, self.name, reason)
 
     def _wait(self, until: float) -> bool:
         """Wait until something may have arrived; False when the time is up."""

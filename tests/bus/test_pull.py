@@ -16,19 +16,21 @@ from actorbus import (
     MailboxFull,
     MailboxPolicy,
     NameTaken,
+    Node,
     Priority,
     Reason,
     Rejected,
+    Settings,
     Status,
     agent,
     where,
 )
+from actorbus.testing import TestNode
 from actorbus.testing.transport_contract import run_in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actorbus import Node
     from actorbus.bus.pull import PullMailbox
     from actorbus.bus.waiting import Settling
 
@@ -286,6 +288,33 @@ class TestAsks:
         assert answers == [True, False, False]
         assert [(one.kind, one.reason) for one in node.history] == [("request", Reason.REJECTED)]
         with pytest.raises(Rejected):
+            reply.get()
+
+    def test_one_that_nobody_answers_ends_when_its_asker_gives_up(self) -> None:
+        with TestNode() as node, node.mailbox("inbox") as inbox:
+            late, cancelled = node.ask("inbox", "late", timeout=5), node.ask("inbox", "cancelled")
+            inbox.take(2)
+
+            cancelled.cancel()
+            node.clock.advance(6)
+
+            assert [(one.type, one.reason) for one in node.history] == [
+                ("str", Reason.CANCELLED),
+                ("str", Reason.EXPIRED),
+            ]
+            with pytest.raises(AskTimeout):
+                late.get()
+
+    def test_one_that_nobody_answers_ends_with_the_node(self) -> None:
+        node = Node(settings=Settings(log_level="off")).start()
+        inbox = node.mailbox("inbox")
+        reply = node.ask("inbox", "question")
+        inbox.take()
+
+        node.stop()
+
+        assert [(one.kind, one.reason) for one in node.history] == [("request", Reason.STOPPED)]
+        with pytest.raises(AgentStopped):
             reply.get()
 
     def test_what_was_told_cannot_be_rejected_once_it_was_taken(
