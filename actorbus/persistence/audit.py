@@ -154,7 +154,7 @@ class Audit:
     def bind(self, tenant: str, project: str) -> Audit:
         """The same database, seen by another project."""
         bound = Audit(self._url, strict=self.strict, tenant=tenant, project=project)
-        bound._opened = self._database()
+        bound._opened = self._database().of(tenant)
         return bound
 
     def record(
@@ -247,7 +247,7 @@ class Audit:
         from actorbus.persistence.database import Database
 
         if self._opened is None:
-            self._opened = Database(self._url, durable=self.strict)
+            self._opened = Database(self._url, durable=self.strict).of(self.tenant)
         return self._opened
 
     def __repr__(self) -> str:

@@ -7,13 +7,14 @@ shows a password. Writers and readers have engines of their own:
   BEGIN IMMEDIATE, because a transaction that reads first and writes later gets "locked" at
   once, whatever the time-out. That time-out is Python's own, 5 s; ``?timeout=`` sets it.
 - ``sqlite://`` is one connection for everybody, with a lock round each use.
-- PostgreSQL: the same statements.
+- PostgreSQL: the same statements, and row-level security beside them (``tenancy.py``).
 """
 
 from __future__ import annotations
 
 import threading
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +24,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
 from actorbus.errors import AuditUnavailable, did_you_mean
-from actorbus.persistence import migrations
+from actorbus.persistence import migrations, tenancy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,12 +64,22 @@ class Database:
         self.dialect = self._url.get_backend_name()
         self.path = _path(self._url)
         """The file, for a database that is one."""
+        self._tenant: str | None = None
         in_memory = self.dialect == "sqlite" and self.path is None
         self._exclusive: Any = threading.RLock() if in_memory else nullcontext()
         self._writer = self._engine(in_memory=in_memory)
         self._reader = self._writer if in_memory else self._engine(in_memory=False)
         if self.dialect == "sqlite":
             _begin_at_once(self._writer, durable=durable)
+
+    def of(self, tenant: str) -> Database:
+        """The same database, as one tenant may see it: PostgreSQL refuses all else.
+
+        It shares the connections; closing one closes both.
+        """
+        seen = copy(self)
+        seen._tenant = tenant
+        return seen
 
     def upgrade(self) -> None:
         """Make the database if there is none, and bring its schema to this version's.
@@ -98,7 +109,28 @@ class Database:
     def writing(self, connection: Connection) -> Iterator[None]:
         """One transaction: all of it is there in the end, or nothing."""
         with self._exclusive, connection.begin():
+            tenancy.enter(connection, self._tenant)
             yield
+
+    @contextmanager
+    def changing(self) -> Iterator[Connection]:
+        """One transaction, for what is changed now and then; foreign keys are enforced in it.
+
+        SQLite does so for who asks, and the writer does not: it knows its keys, and the look at
+        the parent would cost it something for every row.
+
+        Raises:
+            AuditUnavailable: the database cannot be opened or written.
+        """
+        self.upgrade()
+        with self._exclusive, self._explained(), self._writer.connect() as connection:
+            self._enforce_keys(connection, "ON")
+            try:
+                with connection.begin():
+                    tenancy.enter(connection, self._tenant)
+                    yield connection
+            finally:
+                self._enforce_keys(connection, "OFF")
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -118,6 +150,7 @@ class Database:
             if found is None:
                 raise AuditUnavailable(f"{self.shown} holds no history yet; a node writes it")
             self._check_known(found)
+            tenancy.enter(connection, self._tenant)
             yield connection
 
     def explain(self, error: BaseException) -> str:
@@ -165,6 +198,11 @@ class Database:
             ) from None
         except (DBAPIError, TypeError, OSError) as error:
             raise AuditUnavailable(self.explain(error)) from None
+
+    def _enforce_keys(self, connection: Connection, state: str) -> None:
+        if self.dialect == "sqlite":  # past SQLAlchemy: within a transaction it has no effect
+            driver: Any = connection.connection.driver_connection
+            driver.execute(f"PRAGMA foreign_keys = {state}").close()
 
     def _check_place(self) -> None:
         if self.path is None:

