@@ -1,0 +1,27 @@
+"""``actorbus audit``: read message history, one command a file.
+
+Exit codes: 0 found, 1 the history cannot be read or has no such message, 2 wrong usage,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from actorbus.cli.audit.conversation import conversation
+from actorbus.cli.audit.list import list_messages
+from actorbus.cli.audit.show import show
+
+app = typer.Typer(
+    name="audit",
+    help="Read message history: who said what to whom, and what became of it.",
+    epilog=(
+        "Exit codes: 0 found, 1 the history cannot be read or has no such message,"
+        " 2 wrong usage, 130 interrupted."
+    ),
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.command("list")(list_messages)
+app.command()(show)
+app.command()(conversation)

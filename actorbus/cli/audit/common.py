@@ -1,0 +1,172 @@
+"""What the commands share: which history, how its answers are shown, how a question fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from actorbus.cli import terminal
+from actorbus.errors import AuditUnavailable, InvalidName, InvalidQuery
+from actorbus.message import Status, format_id
+from actorbus.persistence.audit import Audit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from actorbus.persistence.audit import MessageView
+
+T = TypeVar("T")
+
+_DEMO: Final = "actorbus-demo.db"
+_PIPED_WIDTH: Final = 10_000
+"""A pipe has no width, and whoever reads it wants whole ids."""
+
+COLOURS: Final = {
+    Status.HANDLED: "green",
+    Status.ACCEPTED: "yellow",
+    Status.FAILED: "red",
+    Status.DEAD: "red",
+}
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--audit",
+        envvar="ACTORBUS_AUDIT",
+        metavar="URL",
+        help=f"The history, such as sqlite:///history.db. Default: ./{_DEMO} if it exists.",
+    ),
+]
+Tenant = Annotated[str, typer.Option(envvar="ACTORBUS_TENANT", help="Whose history.")]
+Project = Annotated[str, typer.Option(envvar="ACTORBUS_PROJECT", help="Which project's.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The id of a message.")]
+
+
+def history(url: str | None, tenant: str, project: str) -> Audit:
+    """The history that is meant; the demo's where none is named and it is here."""
+    if url is None:
+        if not Path(_DEMO).is_file():
+            raise AuditUnavailable(
+                "which history? Give --audit sqlite:///history.db, or set ACTORBUS_AUDIT"
+                f" (there is no ./{_DEMO} here)"
+            )
+        url = f"sqlite:///{_DEMO}"
+    return Audit(url, tenant=tenant, project=project)
+
+
+def answered(ask: Callable[[], T]) -> T:
+    """What `ask` returns; a question that fails ends the command with a sentence and a code."""
+    try:
+        return ask()
+    except (InvalidName, InvalidQuery) as error:
+        terminal.fail(str(error), 2)
+    except AuditUnavailable as error:
+        terminal.fail(str(error), 1)
+
+
+def moment(option: str, value: str | None) -> datetime | None:
+    """A time as people write it; without a zone it is local."""
+    if value is None:
+        return None
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidQuery(f"{option} {value!r} is no time such as 2026-03-01T12:00") from None
+
+
+def console(*, stderr: bool = False) -> Console:
+    """The terminal's console, as wide as need be where it is none."""
+    made = terminal.console(stderr=stderr)
+    if not made.file.isatty():
+        made.width = _PIPED_WIDTH
+    return made
+
+
+def inert(text: str, *, lines: bool = False, style: str = "") -> Text:
+    """`text` for a table or a line; `lines` keeps its line breaks."""
+    parts = text.split("\n") if lines else [text]
+    return Text("\n".join(terminal.inert(part) for part in parts), style=style)
+
+
+def table(*columns: str) -> Table:
+    """A table without a frame whose columns fold."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        made.add_column(name, overflow="fold")
+    return made
+
+
+def addressed(view: MessageView) -> str:
+    """To whom a message went, in words."""
+    if view.recipient is not None:
+        return view.recipient
+    if view.topic is not None:
+        return f"topic {view.topic}"
+    return "(outside)" if view.kind in ("reply", "error") else "everyone"
+
+
+def standing(view: MessageView) -> Text:
+    """What became of a message, in its colour."""
+    words = f"{view.status}: {view.reason}" if view.reason else str(view.status)
+    return inert(words, style=COLOURS.get(view.status, ""))
+
+
+def plain(view: MessageView) -> dict[str, Any]:
+    """A view in JSON's words."""
+    return {
+        "id": format_id(view.id),
+        "kind": str(view.kind),
+        "type": view.type,
+        "sender": view.sender,
+        "recipient": view.recipient,
+        "topic": view.topic,
+        "priority": view.priority.name,
+        "status": str(view.status),
+        "reason": None if view.reason is None else str(view.reason),
+        "error": view.error,
+        "attempts": view.attempts,
+        "created_at": _iso(view.created_at),
+        "started_at": _iso(view.started_at),
+        "ended_at": _iso(view.ended_at),
+        "deadline": _iso(view.deadline),
+        "waited": view.waited,
+        "took": view.took,
+        "correlation_id": format_id(view.correlation_id),
+        "causation_id": None if view.causation_id is None else format_id(view.causation_id),
+        "run_id": view.run_id,
+        "node": view.node,
+        "hops": view.hops,
+        "headers": dict(view.headers),
+        "payload": view.payload,
+        "deliveries": [
+            {
+                "recipient": one.recipient,
+                "status": str(one.status),
+                "reason": None if one.reason is None else str(one.reason),
+                "error": one.error,
+                "attempt": one.attempt,
+                "started_at": _iso(one.started_at),
+                "ended_at": _iso(one.ended_at),
+            }
+            for one in view.deliveries
+        ],
+    }
+
+
+def print_json(value: Any) -> None:
+    """ASCII only, so nothing in it can speak to a terminal."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()

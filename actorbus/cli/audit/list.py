@@ -1,0 +1,96 @@
+"""``actorbus audit list``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from actorbus.cli.audit.common import (
+    AsJson,
+    Project,
+    Tenant,
+    Url,
+    addressed,
+    answered,
+    console,
+    history,
+    inert,
+    moment,
+    plain,
+    print_json,
+    standing,
+    table,
+)
+from actorbus.message import format_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.table import Table
+
+    from actorbus.persistence.audit import MessageView
+
+
+def list_messages(
+    audit: Url = None,
+    tenant: Tenant = "default",
+    project: Project = "default",
+    sender: Annotated[str | None, typer.Option(help="Sent by this agent.")] = None,
+    recipient: Annotated[str | None, typer.Option(help="Received by this agent.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Sent or received by this agent.")] = None,
+    type: Annotated[str | None, typer.Option(help="Payloads of this type.")] = None,
+    status: Annotated[str | None, typer.Option(help="accepted, handled, failed or dead.")] = None,
+    run: Annotated[str | None, typer.Option(help="Of this run.")] = None,
+    since: Annotated[str | None, typer.Option(help="Sent at or after, in ISO 8601.")] = None,
+    until: Annotated[str | None, typer.Option(help="Sent before, in ISO 8601.")] = None,
+    text: Annotated[str | None, typer.Option(help="With this in payload or error.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many.")] = 50,
+    before: Annotated[
+        str | None, typer.Option(metavar="ID", help="Older than this message: the next page.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List messages, newest first."""
+
+    def ask() -> list[MessageView]:
+        return history(audit, tenant, project).messages(
+            sender=sender,
+            recipient=recipient,
+            agent=agent,
+            type=type,
+            status=status,
+            run=run,
+            since=moment("--since", since),
+            until=moment("--until", until),
+            text=text,
+            limit=limit,
+            before=before,
+        )
+
+    found = answered(ask)
+    if as_json:
+        print_json([plain(view) for view in found])
+        return
+    console().print(_listed(found))
+    if len(found) == limit:
+        console(stderr=True).print(f"More: --before {format_id(found[-1].id)}", style="dim")
+
+
+def _listed(views: Iterable[MessageView]) -> Table:
+    listed = table()
+    listed.add_column("id", no_wrap=True, min_width=36)
+    listed.add_column("sent (UTC)", no_wrap=True)
+    for name in ("from", "to", "type"):
+        listed.add_column(name, overflow="ellipsis", no_wrap=True)
+    listed.add_column("status", min_width=8, overflow="fold")
+    for view in views:
+        listed.add_row(
+            format_id(view.id),
+            view.created_at.strftime("%H:%M:%S"),
+            inert(view.sender or "-"),
+            inert(addressed(view)),
+            inert(view.type),
+            standing(view),
+        )
+    return listed
