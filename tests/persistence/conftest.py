@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -243,6 +243,7 @@ class History:
         now = self.clock.now()
         made = self._ids.make(now)
         values: dict[str, Any] = {
+            "id": MessageId(made),
             "kind": MessageKind.TELL,
             "sender": "alice",
             "recipient": "bob",
@@ -258,7 +259,7 @@ class History:
             "headers": None,
         }
         values.update(fields)
-        return Message(id=MessageId(made), payload=payload, **values)
+        return Message(payload=payload, **values)
 
     def end(
         self,
@@ -291,6 +292,19 @@ def history(url: str, clock: ArmedClock) -> Iterator[History]:
     made = History(url, clock)
     yield made
     made.close()
+
+
+@pytest.fixture
+def history_at(clock: ArmedClock) -> Iterator[Callable[[str], History]]:
+    """Makes a history at a URL."""
+    with ExitStack() as made:
+
+        def make(url: str) -> History:
+            history = History(url, clock)
+            made.callback(history.close)
+            return history
+
+        yield make
 
 
 @pytest.fixture
