@@ -39,6 +39,7 @@
     ├── PersistenceError         message history
     │   ├── AuditUnavailable     the history database cannot be used
     │   ├── InvalidQuery         a question to history that cannot be meant
+    │   ├── NotReplayable        a stored conversation that cannot run again
     │   ├── UnknownRecord        no tenant, project, run or agent's part of that name
     │   ├── RecordExists         that name is taken there already
     │   └── HistoryKept          messages stand in the way, and only retention deletes those
@@ -362,6 +363,10 @@ class AuditUnavailable(PersistenceError):
 
 class InvalidQuery(PersistenceError):
     """A question to history that cannot be meant."""
+
+
+class NotReplayable(PersistenceError):
+    """A stored conversation that cannot run again, or not in this way."""
 
 
 class UnknownRecord(PersistenceError):
