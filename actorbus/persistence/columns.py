@@ -105,3 +105,8 @@ def instant_encoder(dialect: str) -> Any:
 def instant(seconds: float) -> datetime:
     """Node time as people and SQL know it, to the microsecond."""
     return _EPOCH + timedelta(microseconds=int(seconds * 1_000_000))
+
+
+def microseconds(moment: datetime) -> int:
+    """A moment as SQLite keeps it: since the epoch."""
+    return (moment - _EPOCH) // _MICROSECOND

@@ -17,9 +17,12 @@ from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import (
+    BigInteger,
     ForeignKey,
     ForeignKeyConstraint,
+    Identity,
     Index,
+    LargeBinary,
     MetaData,
     Text,
     UniqueConstraint,
@@ -186,6 +189,14 @@ class AgentMessage(Base):
     attempt: Mapped[int]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    # Its place in the chain, which every row has but those from before there were chains. No
+    # index keeps the places apart, for 1 us a row: the chain's head does.
+    chain: Mapped[int | None]
+    seq: Mapped[int | None] = mapped_column(BigInteger)
+    hash: Mapped[bytes | None] = mapped_column(LargeBinary)
+    payload_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
+    """Once the payload itself was taken away, and only then."""
+    headers_digest: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
 class MessageEvent(Base):
@@ -227,3 +238,55 @@ class MessageEvent(Base):
     attempt: Mapped[int]
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime]
+    chain: Mapped[int | None]
+    seq: Mapped[int | None] = mapped_column(BigInteger)
+    hash: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class Chain(Base):
+    """What one incarnation of a node wrote, in its order: see ``chain.py``.
+
+    ``seq`` and ``hash`` are the head. Each transaction moves it on from where it found it, so
+    two writers can never add the same row.
+    """
+
+    __tablename__ = "chains"
+    __table_args__ = (UniqueConstraint("tenant_id", "incarnation"),)
+
+    number: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    tenant_id: Mapped[MessageId] = mapped_column(ForeignKey("tenants.id"))
+    incarnation: Mapped[MessageId]
+    node: Mapped[str]
+    started_at: Mapped[datetime]
+    previous: Mapped[int | None]
+    link_seq: Mapped[int] = mapped_column(BigInteger)
+    link: Mapped[bytes] = mapped_column(LargeBinary)
+    anchors: Mapped[str | None]
+    seq: Mapped[int] = mapped_column(BigInteger)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class AuditAct(Base):
+    """Something done to history itself: deleted, redacted, held, released.
+
+    They have a chain of their own, and are the tombstones of what is gone.
+    """
+
+    __tablename__ = "audit_acts"
+    __table_args__ = (Index(None, "chain", "seq", unique=True),)
+
+    tenant_id: Mapped[MessageId] = mapped_column(ForeignKey("tenants.id"), primary_key=True)
+    id: Mapped[MessageId] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    actor: Mapped[str]
+    reason: Mapped[str]
+    at: Mapped[datetime]
+    target: Mapped[str]
+    """What it was done to: a message's id, a scope of a hold, a chain's number."""
+    target_seq: Mapped[int | None] = mapped_column(BigInteger)
+    """Of a chain: the last row deleted, and its hash."""
+    target_hash: Mapped[bytes | None] = mapped_column(LargeBinary)
+    rows: Mapped[int | None] = mapped_column(BigInteger)
+    chain: Mapped[int]
+    seq: Mapped[int] = mapped_column(BigInteger)
+    hash: Mapped[bytes] = mapped_column(LargeBinary)

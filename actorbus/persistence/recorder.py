@@ -30,6 +30,7 @@ from sqlalchemy.exc import DataError, InterfaceError, ProgrammingError
 
 from actorbus.errors import AuditUnavailable
 from actorbus.message import IdSource, Message, MessageKind, Status, envelope, format_id
+from actorbus.persistence.chains import Sealer, open_chain
 from actorbus.persistence.database import Database
 from actorbus.persistence.rows import Outcome, Rows, project_key
 from actorbus.telemetry import AuditResumed, AuditStalled
@@ -108,6 +109,7 @@ class Recorder:
         self._node = node
         self._clock = clock
         self._ids = IdSource()
+        self._incarnation = self._ids.make(clock.now())
         self._limit = settings.audit_ring
         self._ring: deque[Entry | _Ticket] = deque()
         self._endings: deque[Outcome] = deque()
@@ -458,13 +460,18 @@ class Recorder:
         if self._connection is None or self._rows is None:
             self.database.upgrade()
             self._connection = self.database.connect()
+            now = self._clock.now()
             with self.database.writing(self._connection):
                 tenant, project = project_key(
+                    self._connection, self.tenant, self.project, ids=self._ids, now=now
+                )
+                incarnation, head = open_chain(
                     self._connection,
-                    self.tenant,
-                    self.project,
-                    ids=self._ids,
-                    now=self._clock.now(),
+                    tenant,
+                    self._incarnation,
+                    node=self._node,
+                    now=now,
+                    anchors=None,
                 )
             self._rows = Rows(
                 self.database.dialect,
@@ -472,6 +479,7 @@ class Recorder:
                 project=project,
                 node=self._node,
                 batch=self._settings.audit_batch,
+                chain=Sealer(self.database.dialect, incarnation, head),
             )
         return self._connection, self._rows
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from actorbus.persistence.rows import Insert
+
+
+class Done(NamedTuple):
+    rowcount: int
 
 
 class Statements:
@@ -15,10 +19,11 @@ class Statements:
         self.written: list[Any] = []
         self.sizes: list[int] = []
 
-    def exec_driver_sql(self, text: str, values: tuple[Any, ...]) -> None:
+    def exec_driver_sql(self, text: str, values: tuple[Any, ...]) -> Done:
         assert text.count("(?, ?)") * 2 == len(values)
         self.sizes.append(len(values) // 2)
         self.written.extend(values)
+        return Done(len(values) // 2)
 
 
 @given(rows=st.integers(0, 300), most=st.integers(1, 64))
@@ -26,8 +31,9 @@ def test_every_row_is_written_once_in_order_by_few_statements(rows: int, most: i
     connection: Any = Statements()
     values = list(range(rows * 2))
 
-    Insert("t", ("a", "b"), "?", most).run(connection, values)
+    new = Insert("t", ("a", "b"), "?", most).run(connection, values)
 
+    assert new == rows
     assert connection.written == values
     assert all(size <= most for size in connection.sizes)
     assert len(connection.sizes) <= rows // most + most.bit_length()
