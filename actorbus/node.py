@@ -176,6 +176,8 @@ class Node:
         self._life = threading.Lock()
         self._started = False
         self._stopped = False
+        self.started_at: float | None = None
+        """Node time of its start."""
         self._recorder: Recorder | None = None
         self._metrics: Metrics | None = None
         self.metrics_url: str | None = None
@@ -202,6 +204,7 @@ class Node:
             self.registry.start()
             self._start_dispatchers()
             self._start_observability()
+            self.started_at = self._clock.now()
             self.bus.closed = False
             self._runtime.accepting = True
             self._started = True
