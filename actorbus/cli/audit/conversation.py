@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.text import Text
 
-from actorbus.cli.audit.common import (
-    AsJson,
-    Id,
-    Project,
-    Tenant,
-    Url,
-    addressed,
-    answered,
-    console,
-    history,
-    inert,
-    plain,
-    print_json,
-    standing,
-)
+from actorbus.cli.audit.common import Id, Project, Tenant, Url, answered, console, history
+from actorbus.cli.files import write
 from actorbus.cli.terminal import fail
+from actorbus.persistence.drawing import Format, draw, lay_out, lines
+from actorbus.persistence.drawing.terminal import Tone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from actorbus.persistence.audit import MessageView
+
+_STYLES: Final = {
+    Tone.NAME: "",
+    Tone.DIM: "dim",
+    Tone.TYPE: "bold",
+    Tone.WRONG: "red",
+    Tone.WAITS: "yellow",
+}
+_STDOUT: Final = Path("-")
 
 
 def conversation(
@@ -36,39 +35,40 @@ def conversation(
     tenant: Tenant = "default",
     project: Project = "default",
     limit: Annotated[int, typer.Option(help="At most so many.")] = 1_000,
-    as_json: AsJson = False,
+    format: Annotated[
+        Format,
+        typer.Option(
+            help="As lines of text, or as a file: mermaid and svg are sequence diagrams,"
+            " chrome-trace opens in Perfetto."
+        ),
+    ] = Format.TEXT,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write it; - is stdout."),
+    ] = _STDOUT,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Draw who said what to whom, from the id of any message of the conversation."""
     found = answered(lambda: history(audit, tenant, project).conversation(id, limit=limit))
     if not found:
         fail(f"history has no conversation {id}", 1)
-    if as_json:
-        print_json([plain(view) for view in found])
-        return
-    page = console()
-    for line in _sequence(found):
-        page.print(line, no_wrap=True, overflow="ellipsis")
+    wanted = Format.JSON if as_json else format
+    if output != _STDOUT:
+        write(output, draw(found, wanted, width=_UNBOUNDED))
+    elif wanted is Format.TEXT:
+        _show(found)
+    else:
+        typer.echo(draw(found, wanted).encode(), nl=False)
     if len(found) == limit:
         console(stderr=True).print(f"Only the first {limit:,}; see --limit.", style="dim")
 
 
-def _sequence(views: list[MessageView]) -> Iterable[Text]:
-    """One line a message, indented under the one that caused it."""
-    depths: dict[int, int] = {}
-    start = views[0].created_at
-    for view in views:
-        cause = view.causation_id
-        depth = depths[cause] + 1 if cause in depths else 0
-        depths[view.id] = depth
-        after = (view.created_at - start).total_seconds()
-        line = Text(f"{after:>9.3f}s  {'  ' * min(depth, 12)}")
-        line.append(inert(view.sender or "(outside)"))
-        line.append(" <── " if view.kind in ("reply", "error") else " ──> ", style="dim")
-        line.append(inert(addressed(view)))
-        line.append("  ")
-        line.append(inert(view.type))
-        line.append("  ")
-        line.append(standing(view))
-        if view.took is not None and view.took >= 0.001:
-            line.append(f"  {view.took:.3f}s", style="dim")
-        yield line
+_UNBOUNDED: Final = 10_000
+"""Columns: a file has no edge, and whoever reads it wants whole names."""
+
+
+def _show(views: Sequence[MessageView]) -> None:
+    page = console()
+    for line in lines(lay_out(views), page.width):
+        told = Text.assemble(*((part.text, _STYLES[part.tone]) for part in line))
+        page.print(told, no_wrap=True, overflow="ellipsis")

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from actorbus.message import Reason
     from actorbus.persistence.drawing.sequence import Arrow
 
-_CAPS: Final = ((48, True), (24, True), (48, False), (32, False), (24, False), (16, False))
+_WIDE: Final = 48
+_CAPS: Final = ((_WIDE, True), (24, True), (_WIDE, False), (32, False), (24, False), (16, False))
 """How wide a name may be, and whether the times are told: what is tried, best first."""
 _LEAST: Final = 10
 _TROUBLE: Final = 60
@@ -38,7 +39,7 @@ class Label(NamedTuple):
 def label(arrow: Arrow, width: int) -> Label:
     """The label in at most `width` cells (20 or more): very long names go first, then times,
     and trouble last."""
-    for cap, times in _CAPS:
+    for cap, times in ((max(_WIDE, width // 4), True), *_CAPS):
         made = _label(arrow, cap, times=times)
         if cells(str(made)) <= width:
             return made

@@ -53,7 +53,9 @@ def _told(diagram: Diagram, arrow: Arrow, width: int) -> Iterator[Line]:
     lead = f"{after(arrow):>10}  {'  ' * min(arrow.depth, _DEEPEST)}"
     sign = f" {_sign(arrow)} "
     room = width - cells(lead) - len(sign) - _LABEL
-    sender, to = _shared(lane_name(diagram.lanes[arrow.source], _WIDE), _to(diagram, arrow), room)
+    wide = max(_WIDE, width // 4)
+    sender = lane_name(diagram.lanes[arrow.source], wide)
+    sender, to = _shared(sender, _to(diagram, arrow, wide), room)
     margin = cells(lead) + cells(sender) + 1
     said = label(arrow, width - margin - len(sign) + 1 - cells(to) - 2)
     yield [
@@ -90,13 +92,13 @@ def _sign(arrow: Arrow) -> str:
     return f"{'╌╌' if arrow.answer else '──'}{'x' if arrow.wrong else '>'}"
 
 
-def _to(diagram: Diagram, arrow: Arrow) -> str:
+def _to(diagram: Diagram, arrow: Arrow, wide: int) -> str:
     if not arrow.ends:
         return "nobody"
     if len(arrow.ends) > 1:
         return f"{len(arrow.ends):,} agents"
     lane = arrow.ends[0].lane
-    return "itself" if lane == arrow.source else lane_name(diagram.lanes[lane], _WIDE)
+    return "itself" if lane == arrow.source else lane_name(diagram.lanes[lane], wide)
 
 
 def _shared(one: str, other: str, room: int) -> tuple[str, str]:
