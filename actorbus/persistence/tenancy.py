@@ -10,9 +10,10 @@ and from then on sees and changes nothing else; where nothing was said there is 
 owner of the tables too; superusers and roles with BYPASSRLS they cannot bind, so let nodes
 connect as neither. ``grants`` has the statements that make a role of their own for them.
 
-Messages and their events are append-only for everybody, superusers included: a trigger refuses
-UPDATE, DELETE and TRUNCATE, aloud where a policy would only find no rows. Retention and
-redaction are the exception, and say so for one transaction: ``retaining(connection)``.
+Messages, their events and the acts upon them are append-only for everybody, superusers
+included: a trigger refuses UPDATE, DELETE and TRUNCATE, aloud where a policy would only find no
+rows. Retention and redaction are the exception, and say so for one transaction:
+``retaining(connection)``.
 
 A setting keeps out mistakes and foreign WHERE clauses, not somebody who may run any SQL as
 that role. Against those: a role for each tenant, and retention by a role that nodes do not
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-HISTORY: Final = ("agent_messages", "message_events")
-"""What was said: only retention and redaction change it."""
+HISTORY: Final = ("agent_messages", "message_events", "audit_acts")
+"""What was said, and what was done to it: only retention and redaction change it."""
 
 _SAY_WHOSE: Final = text("SELECT set_config('actorbus.tenant', :tenant, true)")
 _SAY_RETENTION: Final = text("SELECT set_config('actorbus.retention', 'on', true)")

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-HEAD: Final = "0003"
+HEAD: Final = "0004"
 """The schema that this version of actorbus reads and writes."""
 
-KNOWN: Final = ("0001", HEAD)
+KNOWN: Final = ("0001", "0003", HEAD)
 """Every schema that can be brought to ``HEAD``, oldest first."""
 
 VERSION_TABLE: Final = "actorbus_schema"
