@@ -37,8 +37,11 @@ class Label(NamedTuple):
 
 
 def label(arrow: Arrow, width: int) -> Label:
-    """The label in at most `width` cells (20 or more): very long names go first, then times,
-    and trouble last."""
+    """The label in at most `width` cells (20 or more).
+
+    What is left out first is the middle of very long names, then the times, then all but what
+    went wrong.
+    """
     for cap, times in ((max(_WIDE, width // 4), True), *_CAPS):
         made = _label(arrow, cap, times=times)
         if cells(str(made)) <= width:

@@ -103,6 +103,14 @@ def test_json_is_a_format_too(run: Any) -> None:
     assert len(json.loads(run("--json").stdout)) == 5
 
 
+def test_json_says_of_each_message_what_show_says(run: Any, history: str) -> None:
+    told = json.loads(run("--json").stdout)
+
+    for one in told:
+        command = ["show", one["id"], "--json", "--audit", history]
+        assert json.loads(CliRunner().invoke(app, command).stdout) == one
+
+
 def test_the_drawing_of_a_real_conversation_is_well_formed(run: Any) -> None:
     root = ElementTree.fromstring(run("--format", "svg").stdout)  # noqa: S314 - our own
 
