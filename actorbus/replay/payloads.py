@@ -9,7 +9,7 @@ JSON is it taken. A name that nobody knows stays the JSON it is, and the outcome
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import json
 import re
 import sys
@@ -23,7 +23,7 @@ from actorbus.persistence.payloads import encode
 from actorbus.replay.said import canonical, said, stand_in
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from actorbus.actors.agent import Agent
     from actorbus.persistence.audit import MessageView
@@ -36,6 +36,7 @@ _BUILTIN: Final[dict[str, Callable[[Any], Any]]] = {
     "bytearray": bytearray,
     "float": float,
 }
+_AS_THEY_ARE: Final = frozenset({"dict", "list", "str", "int", "bool", "NoneType", "bytes"})
 _MAX_NAME: Final = 512
 
 
@@ -78,15 +79,15 @@ class Payloads:
         classes = self._known(view.type)
         recorded = canonical(view.payload)
         for kind in classes:
-            built = _built(kind, value)
-            if built is not None and canonical(json.loads(encode(built))) == recorded:
-                return built
+            for built in _attempts(kind, value):
+                if canonical(json.loads(encode(built))) == recorded:
+                    return built
         if classes:
             raise NotReplayable(
                 f"message {format_id(view.id)}: its payload is no {view.type} any more;"
                 f" was {classes[0].__module__}.{view.type} changed since?"
             )
-        if isinstance(value, dict | list) and view.type not in ("dict", "list", "bytes"):
+        if view.type not in _AS_THEY_ARE:
             self.unknown.add(view.type)
         return value
 
@@ -97,8 +98,10 @@ class Payloads:
 
     def _known(self, name: str) -> list[type[Any]]:
         found = self._classes.get(name, [])
-        if found or name in ("dict", "list", "str", "int", "bool", "NoneType", "bytes"):
-            return [kind for kind in found if kind not in (dict, list, str, int, bool, bytes)]
+        if name in _AS_THEY_ARE:
+            return []
+        if found:
+            return found
         for module in self._modules:
             value: Any = sys.modules.get(module)
             for part in name.split("."):
@@ -121,43 +124,20 @@ class Payloads:
         return {key: self._revived(item) for key, item in value.items()}
 
 
-def _built(kind: type[Any], value: Any) -> Any:
-    """`value` as a `kind`; None if it is none."""
-    if kind is object or kind is type(None):
-        return value
+def _attempts(kind: type[Any], value: Any) -> Iterator[Any]:
+    """`value` as a `kind`, in each way that pydantic can make it one."""
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(kind)
     except Exception:  # noqa: BLE001 - pydantic cannot build every class, and says so in many ways
-        return None
-    fields = _of_model(kind, value)
-    try:
-        return adapter.validate_python(fields)
-    except (ValidationError, TypeError):
-        return _built_strictly(adapter, fields)
-
-
-def _built_strictly(adapter: TypeAdapter[Any], fields: Any) -> Any:
-    """For strict models, which take from JSON what they refuse from Python."""
-    try:
-        return adapter.validate_json(json.dumps(fields))
-    except (ValidationError, TypeError):
-        return None
-
-
-def _of_model(kind: Any, value: Any) -> Any:
-    """The fields of a pydantic model, which says itself how its bytes look: in base64."""
-    fields = getattr(kind, "model_fields", None)
-    if not fields or not isinstance(value, dict):
-        return value
-    computed = getattr(kind, "model_computed_fields", {})
-    given = {name: item for name, item in value.items() if name not in computed}
-    for name, field in fields.items():
-        if field.annotation is bytes and isinstance(given.get(name), str):
-            try:
-                given[name] = base64.b64decode(given[name], validate=True)
-            except binascii.Error:
-                continue
-    return given
+        return
+    computed = getattr(kind, "model_computed_fields", None)
+    if computed and isinstance(value, dict):
+        value = {name: item for name, item in value.items() if name not in computed}
+    with contextlib.suppress(ValidationError, TypeError):
+        yield adapter.validate_python(value, by_alias=True, by_name=True)
+    # What strict models, and those with bytes in base64, take from JSON only.
+    with contextlib.suppress(ValidationError, TypeError):
+        yield adapter.validate_json(json.dumps(value), by_alias=True, by_name=True)
 
 
 def _missing(view: MessageView, word: str) -> str:

@@ -161,8 +161,8 @@ class Playing:
                 "a replay has an event loop of its own; here, on a running one, write"
                 " `await asyncio.to_thread(replay.run)`"
             )
-        self._begin()
         try:
+            self._begin()
             while not self._over:
                 while self._news:
                     yield self._news.popleft()

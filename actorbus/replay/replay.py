@@ -249,9 +249,12 @@ def _spawnable(
     """What to give to ``node.spawn``, by name."""
     found: dict[str, tuple[Any, tuple[Any, ...], Mapping[str, Any]]] = {}
     for name, given in agents.items():
-        partial = given if isinstance(given, functools.partial) else functools.partial(given)
-        agent_class(partial.func)
-        found[check_name("an agent", name)] = (partial.func, partial.args, partial.keywords)
+        is_partial = isinstance(given, functools.partial)
+        made, args, kwargs = (
+            (given.func, given.args, given.keywords) if is_partial else (given, (), {})
+        )
+        agent_class(made)
+        found[check_name("an agent", name)] = (made, args, kwargs)
     return found
 
 
