@@ -5,27 +5,35 @@ SQLAlchemy is imported with the first question or the first record, not with thi
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import InvalidQuery
-from actorbus.message import Status, parse_id
+from actorbus.message import parse_id
+from actorbus.persistence import cursors
+from actorbus.persistence.answers import Page
+from actorbus.persistence.filters import MOST, checked, checked_limit
+from actorbus.persistence.following import Following
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+    from typing import TextIO, Unpack
     from uuid import UUID
 
     from actorbus.clock import Clock
-    from actorbus.message import MessageId, MessageKind, Priority, Reason
+    from actorbus.message import MessageId, MessageKind, Priority, Reason, Status
+    from actorbus.persistence.answers import Exchange, Times, Tree
     from actorbus.persistence.database import Database
+    from actorbus.persistence.filters import Filter, Filters
     from actorbus.persistence.queries import Reader
     from actorbus.persistence.recorder import Recorder
     from actorbus.settings import Settings
     from actorbus.telemetry import Telemetry
 
-_MOST: Final = 10_000
+_AT_ONCE: Final = 500
 _FLUSH: Final = 5.0
 
 
@@ -95,23 +103,6 @@ class Counts:
     by_type: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which messages are wanted; None leaves a field open."""
-
-    sender: str | None = None
-    recipient: str | None = None
-    agent: str | None = None
-    type: str | None = None
-    status: Status | None = None
-    run: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    text: str | None = None
-    limit: int = 100
-    before: MessageId | None = None
-
-
 class Audit:
     """A history database, seen by one project of one tenant.
 
@@ -179,53 +170,150 @@ class Audit:
         """One message; None if history has none of that id."""
         return self._reader().message(parse_id(id))
 
-    def conversation(self, id: MessageId | str | UUID, *, limit: int = _MOST) -> list[MessageView]:
+    def conversation(self, id: MessageId | str | UUID, *, limit: int = MOST) -> list[MessageView]:
         """The messages of one conversation in the order they were sent, the first `limit`.
 
         `id` is its ``correlation_id``, or the id of any message in it.
         """
-        return self._reader().conversation(parse_id(id), _limit(limit))
+        return self._reader().conversation(parse_id(id), checked_limit(limit))
 
     def messages(
         self,
         *,
-        sender: str | None = None,
-        recipient: str | None = None,
-        agent: str | None = None,
-        type: str | None = None,
-        status: Status | str | None = None,
-        run: str | None = None,
-        since: datetime | float | None = None,
-        until: datetime | float | None = None,
-        text: str | None = None,
         limit: int = 100,
         before: MessageId | str | UUID | None = None,
+        **filters: Unpack[Filters],
     ) -> list[MessageView]:
         """Messages that match every filter given, newest first, at most `limit`.
 
-        `recipient` matches those that a broadcast reached too, `agent` the sender or a
-        recipient, `text` any part of payload or error in any case. `since` is included,
-        `until` is not; both are aware datetimes or seconds since the epoch. The next page is
-        `before` the ``id`` of this page's last message.
+        The filters are those of ``Filters``. The next page is `before` the ``id`` of this
+        page's last message. It looks until it has found so many: where few of very many match
+        and no index leads to them, ``page`` answers in bounded time.
 
         Raises:
             InvalidQuery: a filter that cannot be meant.
             InvalidName: `before` is no message id.
         """
-        wanted = Filter(
-            sender=sender,
-            recipient=recipient,
-            agent=agent,
-            type=type,
-            status=_status(status),
-            run=run,
-            since=_moment("since", since),
-            until=_moment("until", until),
-            text=text,
-            limit=_limit(limit),
-            before=None if before is None else parse_id(before),
+        start = None if before is None else parse_id(before)
+        return self._reader().messages(checked(**filters), start, checked_limit(limit))
+
+    def page(
+        self, *, limit: int = 100, cursor: str | None = None, **filters: Unpack[Filters]
+    ) -> Page:
+        """Some of the messages that match every filter given, newest first.
+
+        `cursor` is ``next`` of the page before, asked with the same filters. It stays valid
+        while new messages arrive, and those are not on the pages after it.
+
+        Raises:
+            InvalidQuery: a filter or cursor that cannot be meant.
+        """
+        wanted, limit = checked(**filters), checked_limit(limit)
+        start = None if cursor is None else cursors.page_start(cursor, wanted)
+        views, rest = self._reader().page(wanted, start, limit)
+        return Page(views, None if rest is None else cursors.of_page(wanted, rest))
+
+    def follow(
+        self,
+        *,
+        after: str | None = None,
+        last: int = 0,
+        poll: float = 0.5,
+        idle: float | None = None,
+        **filters: Unpack[Filters],
+    ) -> Following:
+        """Messages as their records are committed, from now on or `after` a cursor.
+
+        First come the newest `last` ones, oldest first. It looks every `poll` seconds, and ends
+        when nothing was new for `idle` seconds or when it is closed. A status or reason is that
+        which a message has when it is read.
+
+        Raises:
+            InvalidQuery: a filter or cursor that cannot be meant.
+        """
+        if after is not None and last:
+            raise InvalidQuery("follow after= a cursor, or from the last= messages: not both")
+        if not poll > 0:
+            raise InvalidQuery(f"poll is {poll!r}: it must be more than 0 seconds")
+        return Following(
+            self._reader,
+            checked(**filters),
+            after=after,
+            last=last and checked_limit(last),
+            poll=poll,
+            idle=idle,
         )
-        return self._reader().messages(wanted)
+
+    def tree(
+        self, id: MessageId | str | UUID, *, depth: int = 100, limit: int = 1_000
+    ) -> Tree | None:
+        """What caused a message and what it caused, at most `depth` steps up and down.
+
+        None if history has no message of that id.
+        """
+        if not 1 <= depth <= MOST:
+            raise InvalidQuery(f"depth is {depth}: it must be from 1 to {MOST:,}")
+        return self._reader().tree(parse_id(id), depth=depth, limit=checked_limit(limit))
+
+    def talk(self, *, limit: int = 1_000, **filters: Unpack[Filters]) -> list[Exchange]:
+        """Who sent to whom how often, the `limit` most frequent pairs.
+
+        A broadcast counts for each recipient whose outcome is known. Takes time in proportion
+        to the messages that match: about a second per 200,000.
+        """
+        return self._reader().talk(checked(**filters), checked_limit(limit))
+
+    def times(self, *, limit: int = 1_000, **filters: Unpack[Filters]) -> list[Times]:
+        """How long messages waited and took, by recipient and type, the `limit` most frequent.
+
+        Every delivery that began counts, retries too. Takes time in proportion to the messages
+        that match, as ``talk`` does.
+        """
+        return self._reader().times(checked(**filters), checked_limit(limit))
+
+    def every(self, **filters: Unpack[Filters]) -> Iterator[MessageView]:
+        """Each message that matches, oldest first, in constant memory; none sent from now on.
+
+        Raises:
+            InvalidQuery: a filter that cannot be meant.
+        """
+        return self._every(checked(**filters))
+
+    def export(
+        self,
+        to: str | Path | TextIO,
+        *,
+        format: str = "jsonl",
+        overwrite: bool = False,
+        **filters: Unpack[Filters],
+    ) -> int:
+        """Write each message that matches, oldest first; how many there were.
+
+        `to` is a path or a stream of text. A file is there under its name only when it is
+        whole. `format` is ``jsonl``, ``csv`` or ``cloudevents``.
+
+        Raises:
+            InvalidQuery: a filter or format that cannot be meant.
+            OSError: the file cannot be written; FileExistsError: it is there, and `overwrite`
+                is not set.
+        """
+        from actorbus.persistence.export import lines, new_file
+
+        count = 0
+
+        def counted() -> Iterator[MessageView]:
+            nonlocal count
+            for view in self.every(**filters):
+                count += 1
+                yield view
+
+        text = lines(format, counted())
+        if isinstance(to, (str, os.PathLike)):
+            with new_file(Path(to), overwrite=overwrite) as file:
+                file.writelines(text)
+        else:
+            to.writelines(text)
+        return count
 
     def counts(self) -> Counts:
         """How many messages there are, and how they stand."""
@@ -235,6 +323,19 @@ class Audit:
         """Let go of the database; one in memory is gone. Idempotent."""
         if self._opened is not None:
             self._opened.close()
+
+    def _every(self, wanted: Filter) -> Iterator[MessageView]:
+        reader = self._reader()
+        newest = reader.newest()
+        start: MessageId | None = None
+        while newest is not None:
+            views, start = reader.onward(wanted, start, _AT_ONCE)
+            for view in views:
+                if view.id > newest:
+                    return
+                yield view
+            if start is None or start >= newest:
+                return
 
     def _reader(self) -> Reader:
         from actorbus.persistence.queries import Reader
@@ -256,31 +357,3 @@ class Audit:
 
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:
     return None if start is None or end is None else (end - start).total_seconds()
-
-
-def _limit(limit: int) -> int:
-    if not 1 <= limit <= _MOST:
-        raise InvalidQuery(f"limit is {limit}: it must be from 1 to {_MOST:,}; page with before=")
-    return limit
-
-
-def _status(status: Status | str | None) -> Status | None:
-    if status is None:
-        return None
-    if status not in Status.__members__.values():
-        known = ", ".join(Status)
-        raise InvalidQuery(f"no status {str(status)[:64]!r}: use one of {known}")
-    return Status(status)
-
-
-def _moment(name: str, value: datetime | float | None) -> datetime | None:
-    if value is None:
-        return None
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise InvalidQuery(f"{name} has no time zone: use datetime.now(UTC) or seconds")
-        return value.astimezone(UTC)
-    try:
-        return datetime.fromtimestamp(value, UTC)
-    except (ValueError, OverflowError, OSError):
-        raise InvalidQuery(f"{name} is {value!r}: that is no time in seconds") from None

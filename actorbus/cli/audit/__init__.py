@@ -10,6 +10,8 @@ import typer
 
 from actorbus.cli.audit.conversation import conversation
 from actorbus.cli.audit.list import list_messages
+from actorbus.cli.audit.repair import repair
+from actorbus.cli.audit.replay import replay
 from actorbus.cli.audit.show import show
 
 app = typer.Typer(
@@ -25,3 +27,5 @@ app = typer.Typer(
 app.command("list")(list_messages)
 app.command()(show)
 app.command()(conversation)
+app.command()(replay)
+app.command()(repair)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from actorbus.cli import terminal
 from actorbus.errors import AuditUnavailable, InvalidName, InvalidQuery
-from actorbus.message import Status, format_id
+from actorbus.message import Status
 from actorbus.persistence.audit import Audit
 
 if TYPE_CHECKING:
@@ -121,52 +121,6 @@ def standing(view: MessageView) -> Text:
     return inert(words, style=COLOURS.get(view.status, ""))
 
 
-def plain(view: MessageView) -> dict[str, Any]:
-    """A view in JSON's words."""
-    return {
-        "id": format_id(view.id),
-        "kind": str(view.kind),
-        "type": view.type,
-        "sender": view.sender,
-        "recipient": view.recipient,
-        "topic": view.topic,
-        "priority": view.priority.name,
-        "status": str(view.status),
-        "reason": None if view.reason is None else str(view.reason),
-        "error": view.error,
-        "attempts": view.attempts,
-        "created_at": _iso(view.created_at),
-        "started_at": _iso(view.started_at),
-        "ended_at": _iso(view.ended_at),
-        "deadline": _iso(view.deadline),
-        "waited": view.waited,
-        "took": view.took,
-        "correlation_id": format_id(view.correlation_id),
-        "causation_id": None if view.causation_id is None else format_id(view.causation_id),
-        "run_id": view.run_id,
-        "node": view.node,
-        "hops": view.hops,
-        "headers": dict(view.headers),
-        "payload": view.payload,
-        "deliveries": [
-            {
-                "recipient": one.recipient,
-                "status": str(one.status),
-                "reason": None if one.reason is None else str(one.reason),
-                "error": one.error,
-                "attempt": one.attempt,
-                "started_at": _iso(one.started_at),
-                "ended_at": _iso(one.ended_at),
-            }
-            for one in view.deliveries
-        ],
-    }
-
-
 def print_json(value: Any) -> None:
     """ASCII only, so nothing in it can speak to a terminal."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def _iso(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat()

@@ -17,12 +17,12 @@ from actorbus.cli.audit.common import (
     history,
     inert,
     moment,
-    plain,
     print_json,
     standing,
     table,
 )
 from actorbus.message import format_id
+from actorbus.persistence.drawing.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

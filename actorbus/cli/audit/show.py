@@ -18,11 +18,11 @@ from actorbus.cli.audit.common import (
     console,
     history,
     inert,
-    plain,
     print_json,
     table,
 )
 from actorbus.cli.terminal import fail
+from actorbus.persistence.drawing.plain import plain
 
 if TYPE_CHECKING:
     from actorbus.persistence.audit import MessageView

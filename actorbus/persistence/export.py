@@ -1,0 +1,173 @@
+"""History out of the database: JSON lines, CSV, CloudEvents.
+
+One message at a time goes through, so memory does not grow with history. A file appears under
+its name when it is whole and on disk, and not at all if something fails.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tempfile
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+from urllib.parse import quote
+
+from actorbus.errors import InvalidQuery, did_you_mean
+from actorbus.message import format_id
+from actorbus.persistence.drawing.plain import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from actorbus.persistence.audit import MessageView
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_COLUMNS: Final = (
+    "id",
+    "created_at",
+    "kind",
+    "type",
+    "sender",
+    "recipient",
+    "topic",
+    "priority",
+    "status",
+    "reason",
+    "error",
+    "attempts",
+    "started_at",
+    "ended_at",
+    "deadline",
+    "waited",
+    "took",
+    "correlation_id",
+    "causation_id",
+    "run_id",
+    "node",
+    "hops",
+    "headers",
+    "payload",
+)
+
+
+def cloud_event(view: MessageView) -> dict[str, Any]:
+    """A message as a CloudEvent 1.0 in its JSON format; its ``data`` is what JSON lines say of it."""
+    event = {
+        "specversion": "1.0",
+        "id": format_id(view.id),
+        "source": f"/actorbus/nodes/{quote(view.node, safe='')}",
+        "type": f"actorbus.message.{view.kind}",
+        "time": view.created_at.isoformat(),
+        "datacontenttype": "application/json",
+        "data": plain(view),
+        "correlationid": format_id(view.correlation_id),
+    }
+    subject = view.recipient or view.topic
+    if subject:
+        event["subject"] = subject
+    if view.causation_id is not None:
+        event["causationid"] = format_id(view.causation_id)
+    return event
+
+
+def json_lines(views: Iterable[MessageView]) -> Iterator[str]:
+    """A message a line, in ASCII."""
+    for view in views:
+        yield json.dumps(plain(view)) + "\n"
+
+
+def cloud_event_lines(views: Iterable[MessageView]) -> Iterator[str]:
+    """A CloudEvent a line, in ASCII."""
+    for view in views:
+        yield json.dumps(cloud_event(view)) + "\n"
+
+
+def csv_lines(views: Iterable[MessageView]) -> Iterator[str]:
+    """RFC 4180 with a header; headers and payload are JSON.
+
+    A text that a spreadsheet would take for a formula gets an apostrophe in front, and what a
+    terminal would obey is shown as an escape.
+    """
+    line = StringIO()
+    writer = csv.writer(line)
+    writer.writerow(_COLUMNS)
+    yield _taken(line)
+    for view in views:
+        row = plain(view)
+        row["headers"], row["payload"] = json.dumps(row["headers"]), json.dumps(row["payload"])
+        writer.writerow([cell(row[name]) for name in _COLUMNS])
+        yield _taken(line)
+
+
+def cell(value: object) -> object:
+    """A value that does nothing in a spreadsheet or a terminal but to be shown."""
+    if not isinstance(value, str):
+        return value
+    shown = "".join(
+        char if char.isprintable() or char == "\n" else _escaped(char) for char in value
+    )
+    return f"'{shown}" if value.startswith(_FORMULA) else shown
+
+
+FORMATS: Final[Mapping[str, Callable[[Iterable[MessageView]], Iterator[str]]]] = {
+    "jsonl": json_lines,
+    "csv": csv_lines,
+    "cloudevents": cloud_event_lines,
+}
+
+
+def lines(format: str, views: Iterable[MessageView]) -> Iterator[str]:
+    """The text of an export, in parts that end with a line's end.
+
+    Raises:
+        InvalidQuery: there is no such format.
+    """
+    if format not in FORMATS:
+        known = ", ".join(FORMATS)
+        raise InvalidQuery(
+            f"no format {str(format)[:32]!r}.{did_you_mean(str(format), FORMATS)} Use one of {known}"
+        )
+    return FORMATS[format](views)
+
+
+@contextmanager
+def new_file(path: Path, *, overwrite: bool = False) -> Iterator[TextIO]:
+    """A file that is there under its name once the block has ended well, and not before.
+
+    Raises:
+        OSError: it cannot be written; FileExistsError: it is there, and `overwrite` is not set.
+    """
+    _refuse_existing(path, overwrite=overwrite)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(descriptor)
+        _refuse_existing(path, overwrite=overwrite)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _refuse_existing(path: Path, *, overwrite: bool) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory: name a file in it")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists: name another file, or overwrite it")
+
+
+def _taken(line: StringIO) -> str:
+    text = line.getvalue()
+    line.seek(0)
+    line.truncate()
+    return text
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
