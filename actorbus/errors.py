@@ -42,7 +42,8 @@
     │   ├── NotReplayable        a stored conversation that cannot run again
     │   ├── UnknownRecord        no tenant, project, run or agent's part of that name
     │   ├── RecordExists         that name is taken there already
-    │   └── HistoryKept          messages stand in the way, and only retention deletes those
+    │   ├── HistoryKept          messages stand in the way, and only retention deletes those
+    │   └── HistoryHeld          a legal hold forbids it
     └── InvalidSettings          a setting that cannot be meant
 
 ``Reject`` is not in the tree: a handler raises it to refuse a message, and nobody else sees it.
@@ -397,6 +398,17 @@ class HistoryKept(PersistenceError):
         )
         self.what = what
         self.name = name
+
+
+class HistoryHeld(PersistenceError):
+    """A legal hold forbids to delete or redact it."""
+
+    def __init__(self, what: str, hold: str) -> None:
+        super().__init__(
+            f"{what} is on legal hold ({hold}): whoever may, releases it first with"
+            f" actorbus audit hold {hold} --release"
+        )
+        self.hold = hold
 
 
 class InvalidSettings(ActorbusError):

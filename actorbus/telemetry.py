@@ -234,6 +234,14 @@ class AuditResumed(Event):
     written: int
 
 
+class AnchorFailed(Event):
+    """An anchor of a chain of history could not be written; the next one will be tried."""
+
+    level: ClassVar[Level] = "error"
+    chain: int
+    error: str
+
+
 class Telemetry:
     """Hands events to whoever listens. One per node."""
 

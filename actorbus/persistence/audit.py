@@ -18,13 +18,14 @@ from actorbus.persistence.filters import MOST, checked, checked_limit
 from actorbus.persistence.following import Following
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from datetime import datetime
     from typing import TextIO, Unpack
     from uuid import UUID
 
     from actorbus.clock import Clock
     from actorbus.message import MessageId, MessageKind, Priority, Reason, Status
+    from actorbus.persistence.anchors import Anchor, Proof
     from actorbus.persistence.answers import Exchange, Times, Tree
     from actorbus.persistence.database import Database
     from actorbus.persistence.filters import Filter, Filters
@@ -106,7 +107,11 @@ class Counts:
 class Audit:
     """A history database, seen by one project of one tenant.
 
-    ``strict``: a message is delivered only once its record is committed.
+    ``strict``: a message is delivered only once its record is committed. ``mask``: what is
+    masked before it is written (``masking.py``): True for all, or some of ``card``, ``email``,
+    ``iban``, ``phone``, ``secrets``. ``anchors``: where anchors go (``anchors.py``): a file, a
+    callback, False for nowhere; True is a file beside the database, if that is one.
+    ``signing_key``: a PEM file with the Ed25519 key that signs them.
 
     Every question first writes what the node has not written yet (for at most 5 s), so an
     answer holds all that happened before it was asked. An Audit without a node reads a history
@@ -124,8 +129,14 @@ class Audit:
         strict: bool = False,
         tenant: str = "default",
         project: str = "default",
+        mask: bool | Iterable[str] = False,
+        anchors: bool | str | Path | Callable[[Anchor], None] = True,
+        signing_key: str | Path | None = None,
     ) -> None:
         self.strict = strict
+        self._mask = mask if isinstance(mask, bool) else tuple(mask)
+        self._anchors = anchors
+        self._signing_key = signing_key
         self.tenant = tenant
         self.project = project
         self._url = url
@@ -144,7 +155,15 @@ class Audit:
 
     def bind(self, tenant: str, project: str) -> Audit:
         """The same database, seen by another project."""
-        bound = Audit(self._url, strict=self.strict, tenant=tenant, project=project)
+        bound = Audit(
+            self._url,
+            strict=self.strict,
+            tenant=tenant,
+            project=project,
+            mask=self._mask,
+            anchors=self._anchors,
+            signing_key=self._signing_key,
+        )
         bound._opened = self._database().of(tenant)
         return bound
 
@@ -163,6 +182,7 @@ class Audit:
             tenant=self.tenant,
             project=self.project,
             strict=self.strict,
+            proof=self._proof(),
         )
         return self._recorder
 
@@ -343,6 +363,16 @@ class Audit:
         if self._recorder is not None:
             self._recorder.flush(_FLUSH)
         return Reader(self._database(), self.tenant, self.project)
+
+    def _proof(self) -> Proof:
+        from actorbus.persistence.anchors import Proof
+
+        return Proof.of(
+            self._database(),
+            mask=self._mask,
+            anchors=self._anchors,
+            signing_key=self._signing_key,
+        )
 
     def _database(self) -> Database:
         from actorbus.persistence.database import Database

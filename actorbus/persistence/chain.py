@@ -304,17 +304,19 @@ class Link:
 
 def walk(
     number: int,
-    start: Head,
+    start: Sequence[Head],
     links: Iterable[Link],
     end: Head,
     anchored: Mapping[int, bytes],
 ) -> Iterator[Finding]:
     """Check the rows of one chain, given by rising ``seq``, from `start` to its head `end`.
 
+    `start` is what the first row may follow: several, where the chain contradicts itself.
+
     After a flaw it goes on from what the row claims, so that one changed row is one finding.
     """
-    before: tuple[Any, ...] = (start.hash,)
-    last = start.seq
+    before: tuple[Any, ...] = tuple(head.hash for head in start)
+    last = start[0].seq
     for link in links:
         if link.seq <= last:
             says = "is there twice" if link.seq == last else "was deleted, and is back"

@@ -74,12 +74,15 @@ def open_chain(
         "link_seq": 0 if before is None else before.seq,
         "link": NO_DIGEST if before is None else before.hash,
         "anchors": anchors,
+        "genesis": NO_DIGEST,
         "seq": 0,
         "hash": NO_DIGEST,
     }
     number = connection.execute(insert(Chain).values(row).returning(_table.number)).scalar_one()
     head = incarnation_of({**row, "number": number}).genesis()
-    connection.execute(update(Chain).where(_table.number == number).values(hash=head.hash))
+    connection.execute(
+        update(Chain).where(_table.number == number).values(genesis=head.hash, hash=head.hash)
+    )
     made = _find(connection, tenant, incarnation)
     assert made is not None  # noqa: S101 - it was written a line above
     return made
@@ -144,6 +147,12 @@ class Sealer:
             return self._events(values)
         except NOT_HASHABLE as error:
             raise Malformed(str(error)) from None
+
+    def act(self, row: Sequence[Any]) -> Head:
+        """The place of something done to history itself, by its row in the hashed form."""
+        seq = self.head.seq + 1
+        self.head = Head(seq, self._seal.act(self.head.hash, seq, row))
+        return self.head
 
     def _messages(self, values: Sequence[Any]) -> list[Any]:
         seal, to_digest, number = self._seal.message, self._digest, self.number

@@ -262,6 +262,7 @@ class Chain(Base):
     link_seq: Mapped[int] = mapped_column(BigInteger)
     link: Mapped[bytes] = mapped_column(LargeBinary)
     anchors: Mapped[str | None]
+    genesis: Mapped[bytes] = mapped_column(LargeBinary)
     seq: Mapped[int] = mapped_column(BigInteger)
     hash: Mapped[bytes] = mapped_column(LargeBinary)
 

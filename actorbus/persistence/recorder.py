@@ -30,6 +30,7 @@ from sqlalchemy.exc import DataError, InterfaceError, ProgrammingError
 
 from actorbus.errors import AuditUnavailable
 from actorbus.message import IdSource, Message, MessageKind, Status, envelope, format_id
+from actorbus.persistence.anchors import Proof
 from actorbus.persistence.chains import Sealer, open_chain
 from actorbus.persistence.database import Database
 from actorbus.persistence.rows import Outcome, Rows, project_key
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from actorbus.clock import Clock
     from actorbus.message import Entry, MessageId, Reason
+    from actorbus.persistence.anchors import Anchoring
     from actorbus.settings import Settings
     from actorbus.telemetry import Telemetry
 
@@ -97,7 +99,9 @@ class Recorder:
         tenant: str | None = None,
         project: str | None = None,
         strict: bool = False,
+        proof: Proof | None = None,
     ) -> None:
+        self._proof = Proof() if proof is None else proof
         self.database = (
             Database(database, durable=strict) if isinstance(database, str) else database
         )
@@ -131,6 +135,7 @@ class Recorder:
         # The writer's own.
         self._connection: Connection | None = None
         self._rows: Rows | None = None
+        self._anchoring: Anchoring | None = None
 
     # -- the bus calls these
 
@@ -325,6 +330,8 @@ class Recorder:
                 break
             for mark in marks:
                 mark.set()
+        if self._anchoring is not None and self._connection is not None:
+            self._anchoring.write(self._clock.now())
         self._disconnect()
 
     def _next(self) -> tuple[_Window, list[threading.Event]] | None:
@@ -451,6 +458,8 @@ class Recorder:
             connection, rows = self._connected()
             with self.database.writing(connection):
                 rows.write(connection, pairs, events, escaped=escaped)
+            if self._anchoring is not None:
+                self._anchoring.committed(self._clock.now())
         except BaseException:
             self._disconnect()
             raise
@@ -471,7 +480,7 @@ class Recorder:
                     self._incarnation,
                     node=self._node,
                     now=now,
-                    anchors=None,
+                    anchors=self._proof.place,
                 )
             self._rows = Rows(
                 self.database.dialect,
@@ -480,6 +489,10 @@ class Recorder:
                 node=self._node,
                 batch=self._settings.audit_batch,
                 chain=Sealer(self.database.dialect, incarnation, head),
+                mask=self._proof.mask,
+            )
+            self._anchoring = self._proof.anchoring(
+                self._rows.chain, incarnation, telemetry=self._telemetry, before=self._anchoring
             )
         return self._connection, self._rows
 

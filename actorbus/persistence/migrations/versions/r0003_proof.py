@@ -40,6 +40,7 @@ def upgrade() -> None:
         sa.Column("link_seq", sa.BigInteger(), nullable=False),
         sa.Column("link", sa.LargeBinary(), nullable=False),
         sa.Column("anchors", sa.Text(), nullable=True),
+        sa.Column("genesis", sa.LargeBinary(), nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("number", name="pk_chains"),

@@ -1,0 +1,157 @@
+"""Legal holds: what must not be deleted or redacted, for as long as somebody says so.
+
+A hold is on all of a tenant's history (``tenant``), on a run (``run:NAME``) or on a
+conversation (``conversation:ID``). Holding and releasing are acts, and stay on record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from sqlalchemy import false, or_, select, true
+
+from actorbus.errors import HistoryHeld, InvalidQuery
+from actorbus.message import format_id, parse_id
+from actorbus.persistence.acts import Act, Kind, acts, record, tenant_key
+from actorbus.persistence.models import AgentMessage
+
+if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement, Connection
+
+    from actorbus.message import IdSource, MessageId
+    from actorbus.persistence.database import Database
+
+_table: Final = AgentMessage.__table__.c
+
+
+class Scope(StrEnum):
+    TENANT = "tenant"
+    RUN = "run"
+    CONVERSATION = "conversation"
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What is held; its text is what people write."""
+
+    scope: Scope
+    name: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Hold:
+        """
+        Raises:
+            InvalidQuery: that holds nothing.
+            InvalidName: a conversation's id that is none.
+        """
+        scope, colon, name = text.partition(":")
+        if scope == Scope.TENANT and not colon:
+            return cls(Scope.TENANT)
+        if scope == Scope.RUN and name:
+            return cls(Scope.RUN, name)
+        if scope == Scope.CONVERSATION and name:
+            return cls(Scope.CONVERSATION, format_id(parse_id(name)))
+        raise InvalidQuery(
+            f"{text[:64]!r} is nothing to hold: use tenant, run:NAME or conversation:ID"
+        )
+
+    def condition(self) -> ColumnElement[bool]:
+        """Which of a tenant's messages it holds."""
+        match self.scope:
+            case Scope.TENANT:
+                return true()
+            case Scope.RUN:
+                return _table.run_id == self.name
+            case Scope.CONVERSATION:
+                return _table.correlation_id == parse_id(self.name)
+
+    def __str__(self) -> str:
+        return f"{self.scope}:{self.name}" if self.name else str(self.scope)
+
+
+def hold(
+    database: Database,
+    tenant: str,
+    what: Hold,
+    *,
+    actor: str,
+    reason: str,
+    ids: IdSource,
+    now: float,
+) -> bool:
+    """Put on hold; False if it was already.
+
+    Raises:
+        InvalidQuery: nobody answers for it, or there is no reason.
+    """
+    return _change(database, tenant, what, Kind.HELD, actor, reason, ids, now)
+
+
+def release(
+    database: Database,
+    tenant: str,
+    what: Hold,
+    *,
+    actor: str,
+    reason: str,
+    ids: IdSource,
+    now: float,
+) -> bool:
+    """End a hold; False if there was none. Raises as ``hold``."""
+    return _change(database, tenant, what, Kind.RELEASED, actor, reason, ids, now)
+
+
+def holds(database: Database, tenant: str) -> list[tuple[Hold, Act]]:
+    """What is on hold, and who put it there."""
+    with database.of(tenant).reading() as connection:
+        return _active(connection, tenant_key(connection, tenant))
+
+
+def held(connection: Connection, tenant: MessageId) -> ColumnElement[bool]:
+    """Which of a tenant's messages are held."""
+    active = _active(connection, tenant)
+    return or_(false(), *(one.condition() for one, _ in active))
+
+
+def check_not_held(connection: Connection, tenant: MessageId, id: MessageId) -> None:
+    """
+    Raises:
+        HistoryHeld: a hold covers this message.
+    """
+    for one, _ in _active(connection, tenant):
+        covered = connection.scalar(
+            select(_table.id).where(_table.tenant_id == tenant, _table.id == id, one.condition())
+        )
+        if covered is not None:
+            raise HistoryHeld(f"message {format_id(id)}", str(one))
+
+
+def _active(connection: Connection, tenant: MessageId) -> list[tuple[Hold, Act]]:
+    active: dict[str, Act] = {}
+    for act in acts(connection, tenant, Kind.HELD, Kind.RELEASED):
+        if act.kind is Kind.HELD:
+            active[act.target] = act
+        else:
+            active.pop(act.target, None)
+    return [(Hold.parse(target), act) for target, act in active.items()]
+
+
+def _change(
+    database: Database,
+    tenant: str,
+    what: Hold,
+    kind: Kind,
+    actor: str,
+    reason: str,
+    ids: IdSource,
+    now: float,
+) -> bool:
+    with database.of(tenant).changing() as connection:
+        key = tenant_key(connection, tenant)
+        is_held = str(what) in {str(one) for one, _ in _active(connection, key)}
+        if is_held == (kind is Kind.HELD):
+            return False
+        record(connection, key, kind, str(what), actor=actor, reason=reason, ids=ids, now=now)
+        return True
