@@ -2,6 +2,7 @@
 
 The raw cases write the same kind of row into the same kind of table with nothing round it: 12
 columns, a primary key and three indexes, WAL, ``synchronous=NORMAL``, 500 rows a transaction.
+On PostgreSQL, where there is one, each commit waits for the disk, as it does by default.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ from pathlib import Path
 from time import perf_counter, process_time, thread_time, time
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmarks import postgresql
 from benchmarks.receivers import Countdown, Payload, payload
 from benchmarks.workload import Case, Goal, Metric, Sample, Workload, everywhere
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from sqlalchemy import Connection
+
 _N = 200_000
+_N_POSTGRESQL = 50_000
 _BATCH = 500
 _SHARE_WITH_ROOM = 4
 """A quarter of the messages fits in the recorder's ring: the sender never waits for the writer."""
@@ -30,6 +35,7 @@ CPU = Metric("cpu", "us a message")
 
 _OFF: Final = "actorbus, no audit"
 _ON: Final = "actorbus, audit"
+_ON_POSTGRESQL: Final = "actorbus, PostgreSQL"
 
 _COLUMNS: Final = (
     "id",
@@ -101,15 +107,51 @@ def write_with_sqlalchemy_core(n: int) -> Sample:
             for statement in (*_PRAGMAS, *_schema()):
                 connection.exec_driver_sql(statement)
             connection.commit()
-            insert = sa.insert(sa.table("messages", *map(sa.column, _COLUMNS)))
-
-            def write(batch: list[tuple[Any, ...]]) -> None:
-                connection.execute(insert, [dict(zip(_COLUMNS, row, strict=True)) for row in batch])
-                connection.commit()
-
-            sample = _clock_writes(write, n)
+            sample = _clock_writes(_core_writer(connection), n)
         engine.dispose()
         return sample
+
+
+def write_with_psycopg(n: int) -> Sample:
+    import psycopg
+    from sqlalchemy import make_url
+
+    with postgresql.database() as url:
+        server = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        with psycopg.connect(server) as connection:
+            for statement in _schema("bytea", "text"):
+                connection.execute(statement.encode())
+            connection.commit()
+            insert = f"INSERT INTO messages VALUES ({', '.join(['%s'] * len(_COLUMNS))})"  # noqa: S608
+
+            def write(batch: list[tuple[Any, ...]]) -> None:
+                with connection.cursor() as cursor:
+                    cursor.executemany(insert.encode(), batch)
+                connection.commit()
+
+            return _clock_writes(write, n)
+
+
+def write_with_sqlalchemy_core_to_postgresql(n: int) -> Sample:
+    import sqlalchemy as sa
+
+    with postgresql.database() as url:
+        engine = sa.create_engine(url)
+        with engine.connect() as connection:
+            for statement in _schema("bytea", "text"):
+                connection.exec_driver_sql(statement)
+            connection.commit()
+            sample = _clock_writes(_core_writer(connection), n)
+        engine.dispose()
+        return sample
+
+
+def tell_with_audit_on_postgresql(n: int) -> Sample:
+    with postgresql.database() as url:
+        with_room = _tell_all(n // _SHARE_WITH_ROOM, url)
+    with postgresql.database() as url:
+        sustained = _tell_all(n, url)
+    return {**sustained, SENDER.name: with_room[SENDER.name]}
 
 
 def tell_without_audit(n: int) -> Sample:
@@ -152,6 +194,18 @@ def _tell_all(n: int, audit: str | None) -> Sample:
     }
 
 
+def _core_writer(connection: Connection) -> Callable[[list[tuple[Any, ...]]], None]:
+    import sqlalchemy as sa
+
+    insert = sa.insert(sa.table("messages", *map(sa.column, _COLUMNS)))
+
+    def write(batch: list[tuple[Any, ...]]) -> None:
+        connection.execute(insert, [dict(zip(_COLUMNS, row, strict=True)) for row in batch])
+        connection.commit()
+
+    return write
+
+
 def _clock_writes(write: Callable[[list[tuple[Any, ...]]], None], n: int) -> Sample:
     seconds = 0.0
     for batch in rows(n):
@@ -170,8 +224,12 @@ def _check_all_are_kept(path: Path, n: int) -> None:
     assert kept >= n, f"history holds {kept} of {n} messages"
 
 
-def _schema() -> Iterator[str]:
-    columns = ", ".join(f"{name} NOT NULL" for name in _COLUMNS)
+def _schema(binary: str = "", text: str = "") -> Iterator[str]:
+    """The table; SQLite needs no types."""
+    types = dict.fromkeys(_COLUMNS, text) | {"id": binary, "correlation_id": binary}
+    if text:
+        types |= {"priority": "int", "created_at": "double precision", "body": "jsonb"}
+    columns = ", ".join(f"{name} {types[name]} NOT NULL" for name in _COLUMNS)
     yield f"CREATE TABLE messages ({columns}, PRIMARY KEY (id))"
     for name in _INDEXED:
         yield f"CREATE INDEX by_{name} ON messages ({name})"
@@ -183,6 +241,12 @@ def _database() -> Iterator[Path]:
         yield Path(folder) / "history.db"
 
 
+_ON_A_SERVER: Final = (
+    Case("psycopg", write_with_psycopg, _N_POSTGRESQL),
+    Case("Core, PostgreSQL", write_with_sqlalchemy_core_to_postgresql, _N_POSTGRESQL),
+    Case(_ON_POSTGRESQL, tell_with_audit_on_postgresql, _N_POSTGRESQL),
+)
+
 WORKLOAD = Workload(
     name="audit",
     clock="tells until all are handled and on disk; the sender's own time while the ring has room",
@@ -192,6 +256,7 @@ WORKLOAD = Workload(
         Case("SQLAlchemy Core", write_with_sqlalchemy_core, _N),
         Case(_OFF, tell_without_audit, _N),
         Case(_ON, tell_with_audit, _N),
+        *(_ON_A_SERVER if postgresql.at_hand() else ()),
     ),
     baseline="SQLAlchemy Core",
     goals=(
