@@ -9,10 +9,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import tempfile
 from contextlib import contextmanager
+from errno import EEXIST, EINVAL, EISDIR
 from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 from urllib.parse import quote
 
@@ -22,6 +21,8 @@ from actorbus.persistence.drawing.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
     from actorbus.persistence.audit import MessageView
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -54,7 +55,7 @@ _COLUMNS: Final = (
 
 
 def cloud_event(view: MessageView) -> dict[str, Any]:
-    """A message as a CloudEvent 1.0 in its JSON format; its ``data`` is what JSON lines say of it."""
+    """A message as a CloudEvent 1.0; its ``data`` is what JSON lines say of it."""
     event = {
         "specversion": "1.0",
         "id": format_id(view.id),
@@ -127,9 +128,8 @@ def lines(format: str, views: Iterable[MessageView]) -> Iterator[str]:
     """
     if format not in FORMATS:
         known = ", ".join(FORMATS)
-        raise InvalidQuery(
-            f"no format {str(format)[:32]!r}.{did_you_mean(str(format), FORMATS)} Use one of {known}"
-        )
+        meant = did_you_mean(str(format), FORMATS)
+        raise InvalidQuery(f"no format {str(format)[:32]!r}.{meant} Use one of {known}")
     return FORMATS[format](views)
 
 
@@ -140,14 +140,14 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[TextIO]:
     Raises:
         OSError: it cannot be written; FileExistsError: it is there, and `overwrite` is not set.
     """
+    path = path.resolve()
     _refuse_existing(path, overwrite=overwrite)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name[:64]}.{os.urandom(4).hex()}")
     try:
-        with open(descriptor, "w", encoding="utf-8", newline="") as file:
+        with temporary.open("x", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
-            os.fsync(descriptor)
+            os.fsync(file.fileno())
         _refuse_existing(path, overwrite=overwrite)
         temporary.replace(path)
     except BaseException:
@@ -157,9 +157,11 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[TextIO]:
 
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory: name a file in it")
+        raise IsADirectoryError(EISDIR, "it is a directory: name a file in it", str(path))
+    if path.exists() and not path.is_file():
+        raise OSError(EINVAL, "it is no regular file: give the export a stream", str(path))
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists: name another file, or overwrite it")
+        raise FileExistsError(EEXIST, "it exists: name another file, or overwrite it", str(path))
 
 
 def _taken(line: StringIO) -> str:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import typer
 
+from actorbus.cli.audit.causes import causes
 from actorbus.cli.audit.conversation import conversation
+from actorbus.cli.audit.export import export
 from actorbus.cli.audit.list import list_messages
 from actorbus.cli.audit.repair import repair
 from actorbus.cli.audit.replay import replay
 from actorbus.cli.audit.show import show
+from actorbus.cli.audit.tail import tail
+from actorbus.cli.audit.talk import talk
+from actorbus.cli.audit.times import times
 
 app = typer.Typer(
     name="audit",
@@ -29,3 +34,8 @@ app.command()(show)
 app.command()(conversation)
 app.command()(replay)
 app.command()(repair)
+app.command()(tail)
+app.command()(causes)
+app.command()(talk)
+app.command()(times)
+app.command()(export)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,11 +16,11 @@ from actorbus.cli.audit.common import (
     console,
     history,
     inert,
-    moment,
     print_json,
     standing,
     table,
 )
+from actorbus.cli.audit.filtered import filtered
 from actorbus.message import format_id
 from actorbus.persistence.drawing.plain import plain
 
@@ -32,43 +32,23 @@ if TYPE_CHECKING:
     from actorbus.persistence.audit import MessageView
 
 
+@filtered
 def list_messages(
+    *,
     audit: Url = None,
     tenant: Tenant = "default",
     project: Project = "default",
-    sender: Annotated[str | None, typer.Option(help="Sent by this agent.")] = None,
-    recipient: Annotated[str | None, typer.Option(help="Received by this agent.")] = None,
-    agent: Annotated[str | None, typer.Option(help="Sent or received by this agent.")] = None,
-    type: Annotated[str | None, typer.Option(help="Payloads of this type.")] = None,
-    status: Annotated[str | None, typer.Option(help="accepted, handled, failed or dead.")] = None,
-    run: Annotated[str | None, typer.Option(help="Of this run.")] = None,
-    since: Annotated[str | None, typer.Option(help="Sent at or after, in ISO 8601.")] = None,
-    until: Annotated[str | None, typer.Option(help="Sent before, in ISO 8601.")] = None,
-    text: Annotated[str | None, typer.Option(help="With this in payload or error.")] = None,
     limit: Annotated[int, typer.Option(help="At most so many.")] = 50,
     before: Annotated[
         str | None, typer.Option(metavar="ID", help="Older than this message: the next page.")
     ] = None,
     as_json: AsJson = False,
+    filters: Any,
 ) -> None:
     """List messages, newest first."""
-
-    def ask() -> list[MessageView]:
-        return history(audit, tenant, project).messages(
-            sender=sender,
-            recipient=recipient,
-            agent=agent,
-            type=type,
-            status=status,
-            run=run,
-            since=moment("--since", since),
-            until=moment("--until", until),
-            text=text,
-            limit=limit,
-            before=before,
-        )
-
-    found = answered(ask)
+    found = answered(
+        lambda: history(audit, tenant, project).messages(limit=limit, before=before, **filters)
+    )
     if as_json:
         print_json([plain(view) for view in found])
         return

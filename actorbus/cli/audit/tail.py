@@ -1,0 +1,84 @@
+"""``actorbus audit tail``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from actorbus.cli.audit.common import (
+    AsJson,
+    Project,
+    Tenant,
+    Url,
+    addressed,
+    answered,
+    console,
+    history,
+    inert,
+    standing,
+)
+from actorbus.cli.audit.filtered import filtered
+from actorbus.message import format_id
+from actorbus.persistence.drawing.plain import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from actorbus.persistence.audit import Audit, MessageView
+
+
+@filtered
+def tail(
+    *,
+    audit: Url = None,
+    tenant: Tenant = "default",
+    project: Project = "default",
+    count: Annotated[int, typer.Option("-n", metavar="N", min=0, help="How many.")] = 10,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")
+    ] = False,
+    as_json: AsJson = False,
+    filters: Any,
+) -> None:
+    """Show the newest messages, oldest first; with -f also those to come.
+
+    With --json each message is a line.
+    """
+    try:
+        answered(
+            lambda: _show(_told(history(audit, tenant, project), count, follow, filters), as_json)
+        )
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _told(history: Audit, count: int, follow: bool, filters: Any) -> Iterable[MessageView]:
+    if follow:
+        return history.follow(last=count, **filters)
+    return reversed(history.messages(limit=count, **filters)) if count else ()
+
+
+def _show(views: Iterable[MessageView], as_json: bool) -> None:
+    page = console()
+    for view in views:
+        if as_json:
+            sys.stdout.write(json.dumps(plain(view)) + "\n")
+        else:
+            page.print(_line(view), no_wrap=True, overflow="ellipsis")
+        sys.stdout.flush()
+
+
+def _line(view: MessageView) -> Text:
+    line = Text(f"{view.created_at:%H:%M:%S}  {format_id(view.id)}  ")
+    line.append_text(inert(view.sender or "(outside)"))
+    line.append(" ──> ", style="dim")
+    line.append_text(inert(addressed(view)))
+    line.append("  ")
+    line.append_text(inert(view.type))
+    line.append("  ")
+    line.append_text(standing(view))
+    return line

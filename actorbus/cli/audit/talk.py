@@ -1,0 +1,62 @@
+"""``actorbus audit talk``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from actorbus.cli.audit.common import (
+    AsJson,
+    Project,
+    Tenant,
+    Url,
+    answered,
+    console,
+    history,
+    inert,
+    print_json,
+    table,
+)
+from actorbus.cli.audit.filtered import filtered
+
+
+@filtered
+def talk(
+    *,
+    audit: Url = None,
+    tenant: Tenant = "default",
+    project: Project = "default",
+    limit: Annotated[int, typer.Option(help="At most so many pairs.")] = 50,
+    as_json: AsJson = False,
+    filters: Any,
+) -> None:
+    """Show who talked to whom how often, the most frequent pairs first."""
+    found = answered(lambda: history(audit, tenant, project).talk(limit=limit, **filters))
+    if as_json:
+        print_json(
+            [
+                {
+                    "sender": one.sender,
+                    "recipient": one.recipient,
+                    "count": one.count,
+                    "failures": one.failures,
+                    "last": one.last.isoformat(),
+                }
+                for one in found
+            ]
+        )
+        return
+    shown = table("from", "to")
+    for name in ("count", "failures"):
+        shown.add_column(name, justify="right")
+    shown.add_column("last (UTC)", no_wrap=True)
+    for one in found:
+        shown.add_row(
+            inert(one.sender or "(outside)"),
+            inert(one.recipient or "(outside)"),
+            f"{one.count:,}",
+            inert(f"{one.failures:,}", style="red" if one.failures else ""),
+            f"{one.last:%Y-%m-%d %H:%M:%S}",
+        )
+    console().print(shown)
