@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import AuditUnavailable
 from actorbus.persistence.chain import HASH_SIZE, fields
+from actorbus.persistence.chains import Sealer, find_acts
 from actorbus.persistence.columns import instant, microseconds
 from actorbus.persistence.masking import Mask
-from actorbus.telemetry import AnchorFailed
+from actorbus.telemetry import AnchorFailed, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from actorbus.persistence.chain import Head, Incarnation
-    from actorbus.persistence.chains import Sealer
     from actorbus.persistence.database import Database
-    from actorbus.telemetry import Telemetry
+    from actorbus.telemetry import Event
 
 EVERY_ROWS: Final = 1_000
 EVERY_SECONDS: Final = 60.0
@@ -100,6 +100,29 @@ class Verifier:
         except (InvalidSignature, ValueError):
             return False
         return True
+
+
+def anchor_acts(database: Database, tenant: str, proof: Proof, now: float) -> None:
+    """Anchor what was done to a tenant's history itself, as far as it is committed.
+
+    Raises:
+        AuditUnavailable: the place of the anchors fails; what was done is done.
+    """
+    if proof.anchors is None:
+        return
+    with database.of(tenant).reading() as connection:
+        found = find_acts(connection, tenant)
+    if found is not None:
+        incarnation, head = found
+        chain = Sealer(database.dialect, incarnation, head)
+        telemetry = Telemetry()
+        failed: list[Event] = []
+        telemetry.listen(failed.append)
+        Anchoring(
+            chain, incarnation.tenant, proof.anchors, signer=proof.signer, telemetry=telemetry
+        ).write(now)
+        if failed:
+            raise AuditUnavailable(f"it is done, and could not be anchored: {failed[0]}")
 
 
 def beside(database: Database) -> Path | None:

@@ -6,12 +6,13 @@ SQLAlchemy is imported with the first question or the first record, not with thi
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from actorbus.errors import InvalidQuery
-from actorbus.message import parse_id
+from actorbus.message import IdSource, parse_id
 from actorbus.persistence import cursors
 from actorbus.persistence.answers import Page
 from actorbus.persistence.filters import MOST, checked, checked_limit
@@ -25,14 +26,20 @@ if TYPE_CHECKING:
 
     from actorbus.clock import Clock
     from actorbus.message import MessageId, MessageKind, Priority, Reason, Status
+    from actorbus.persistence.acts import Act
     from actorbus.persistence.anchors import Anchor, Proof
     from actorbus.persistence.answers import Exchange, Times, Tree
     from actorbus.persistence.database import Database
     from actorbus.persistence.filters import Filter, Filters
+    from actorbus.persistence.holds import Hold
     from actorbus.persistence.queries import Reader
     from actorbus.persistence.recorder import Recorder
+    from actorbus.persistence.retention import Deleted, Limits
+    from actorbus.persistence.verify import Verification
     from actorbus.settings import Settings
     from actorbus.telemetry import Telemetry
+
+T = TypeVar("T")
 
 _AT_ONCE: Final = 500
 _FLUSH: Final = 5.0
@@ -338,6 +345,91 @@ class Audit:
     def counts(self) -> Counts:
         """How many messages there are, and how they stand."""
         return self._reader().counts()
+
+    def verify(
+        self,
+        *,
+        public_key: str | Path | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Verification:
+        """Whether the tenant's history is as it was written, and if not, where it is not.
+
+        `public_key`: a PEM file; then anchors must be signed with its key. `progress` is told
+        (rows done, rows in all) now and then.
+        """
+        from actorbus.persistence.anchors import AnchorFile
+        from actorbus.persistence.verify import verify
+
+        self._written()
+        place = self._proof().anchors
+        return verify(
+            self._database(),
+            self.tenant,
+            anchors=place.path if isinstance(place, AnchorFile) else None,
+            public_key=None if public_key is None else Path(public_key),
+            progress=progress,
+        )
+
+    def anchors(self) -> list[Anchor]:
+        """The anchors of this history, in the order they were written; none of a callback."""
+        from actorbus.persistence.anchors import AnchorFile
+
+        place = self._proof().anchors
+        return place.read()[0] if isinstance(place, AnchorFile) else []
+
+    def redact(self, id: MessageId | str | UUID, *, actor: str, reason: str) -> bool:
+        """Take away a message's payload and headers for good; False if they were away already.
+
+        Raises:
+            HistoryHeld: the message is on legal hold.
+            UnknownRecord: history has no such message.
+        """
+        from actorbus.persistence.redaction import redact
+
+        return self._act(redact, parse_id(id), actor, reason)
+
+    def retain(self, limits: Limits, *, actor: str, reason: str) -> list[Deleted]:
+        """Delete the tenant's oldest history, down to the limits and as holds allow."""
+        from actorbus.persistence.retention import retain
+
+        return self._act(retain, limits, actor, reason)
+
+    def hold(self, what: str, *, actor: str, reason: str) -> bool:
+        """Keep from deletion and redaction: ``tenant``, ``run:NAME`` or ``conversation:ID``.
+
+        False if that is on hold already.
+        """
+        from actorbus.persistence.holds import Hold, hold
+
+        return self._act(hold, Hold.parse(what), actor, reason)
+
+    def release(self, what: str, *, actor: str, reason: str) -> bool:
+        """End a hold; False if there is none."""
+        from actorbus.persistence.holds import Hold, release
+
+        return self._act(release, Hold.parse(what), actor, reason)
+
+    def holds(self) -> list[tuple[Hold, Act]]:
+        """What is on hold, and who put it there."""
+        from actorbus.persistence.holds import holds
+
+        return holds(self._database(), self.tenant)
+
+    def _act(self, do: Callable[..., T], what: object, actor: str, reason: str) -> T:
+        from actorbus.persistence.anchors import anchor_acts
+
+        self._written()
+        proof, now = self._proof(), time.time()
+        ids = IdSource()
+        done = do(
+            self._database(), self.tenant, what, actor=actor, reason=reason, ids=ids, now=now
+        )
+        anchor_acts(self._database(), self.tenant, proof, now)
+        return done
+
+    def _written(self) -> None:
+        if self._recorder is not None:
+            self._recorder.flush(_FLUSH)
 
     def close(self) -> None:
         """Let go of the database; one in memory is gone. Idempotent."""

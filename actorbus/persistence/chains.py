@@ -25,7 +25,7 @@ from actorbus.persistence.chain import (
     digest,
 )
 from actorbus.persistence.columns import instant, microseconds
-from actorbus.persistence.models import Chain
+from actorbus.persistence.models import Chain, Tenant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -86,6 +86,12 @@ def open_chain(
     made = _find(connection, tenant, incarnation)
     assert made is not None  # noqa: S101 - it was written a line above
     return made
+
+
+def find_acts(connection: Connection, tenant: str) -> tuple[Incarnation, Head] | None:
+    """The chain of what was done to a tenant's history itself; None if nothing was."""
+    key = connection.scalar(select(Tenant.id).where(Tenant.name == tenant))
+    return None if key is None else _find(connection, key, key)
 
 
 def incarnation_of(row: Any) -> Incarnation:

@@ -52,7 +52,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of a message.")]
 
 
-def history(url: str | None, tenant: str, project: str) -> Audit:
+def history(url: str | None, tenant: str, project: str, **options: Any) -> Audit:
     """The history that is meant; the demo's where none is named and it is here."""
     if url is None:
         if not Path(_DEMO).is_file():
@@ -61,7 +61,7 @@ def history(url: str | None, tenant: str, project: str) -> Audit:
                 f" (there is no ./{_DEMO} here)"
             )
         url = f"sqlite:///{_DEMO}"
-    return Audit(url, tenant=tenant, project=project)
+    return Audit(url, tenant=tenant, project=project, **options)
 
 
 def answered(ask: Callable[[], T]) -> T:

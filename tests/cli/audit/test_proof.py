@@ -1,0 +1,136 @@
+"""``actorbus audit verify``, ``retain``, ``redact``, ``hold`` and ``anchors``, as a user calls
+them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from actorbus import Node, format_id
+from actorbus.cli.audit import app
+from actorbus.persistence.audit import Audit
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A history of four messages and their replies."""
+    path = tmp_path / "history.db"
+    monkeypatch.setenv("ACTORBUS_AUDIT", f"sqlite:///{path}")
+
+    def upper(text: str) -> str:
+        return text.upper()
+
+    with Node(audit=f"sqlite:///{path}") as node:
+        ref = node.spawn(upper)
+        for word in ("a", "b", "c", "d"):
+            ref.ask(word).get()
+    return path
+
+
+@pytest.fixture
+def some_id(path: Path) -> str:
+    return format_id(Audit(f"sqlite:///{path}").messages()[0].id)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, [*arguments])
+
+
+def test_a_sound_history_ends_with_0(path: Path) -> None:
+    result = run("verify")
+
+    assert result.exit_code == 0, result.output
+    assert "sound" in result.output
+
+
+def test_a_changed_history_ends_with_3_and_names_the_row(path: Path, some_id: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(
+            "UPDATE agent_messages SET sender = 'mallory' WHERE id = ?",
+            (bytes.fromhex(some_id.replace("-", "")),),
+        )
+
+    result = run("verify", "--json")
+
+    assert result.exit_code == 3
+    found = json.loads(result.output)
+    assert not found["sound"]
+    assert [(one["flaw"], one["id"]) for one in found["findings"]] == [("changed", some_id)]
+
+
+def test_a_history_that_is_not_there_ends_with_1(tmp_path: Path) -> None:
+    assert run("verify", "--audit", f"sqlite:///{tmp_path / 'no.db'}").exit_code == 1
+
+
+def test_a_hold_blocks_redaction_until_it_is_released(path: Path, some_id: str) -> None:
+    held = run("hold", "tenant", "--why", "lawsuit", "--by", "ada")
+
+    refused = run("redact", some_id, "--why", "asked to", "--by", "ada")
+    listed = json.loads(run("hold", "--json").output)
+    run("hold", "tenant", "--release", "--why", "settled", "--by", "ada")
+    taken = run("redact", some_id, "--why", "asked to", "--by", "ada")
+
+    assert held.exit_code == 0, held.output
+    assert refused.exit_code == 1
+    assert "legal hold" in refused.output
+    assert [(one["held"], one["by"], one["why"]) for one in listed] == [
+        ("tenant", "ada", "lawsuit")
+    ]
+    assert taken.exit_code == 0, taken.output
+    assert run("verify").exit_code == 0
+
+
+def test_a_hold_blocks_retention(path: Path) -> None:
+    run("hold", "tenant", "--why", "lawsuit", "--by", "ada")
+
+    result = run("retain", "--messages", "0", "--why", "policy", "--by", "ada", "--json")
+
+    assert result.exit_code == 0, result.output
+    assert {(one["rows"], one["held"]) for one in json.loads(result.output)} == {(0, True)}
+    assert Audit(f"sqlite:///{path}").counts().messages > 0
+
+
+def test_what_retention_leaves_is_sound(path: Path) -> None:
+    result = run("retain", "--messages", "1", "--why", "policy", "--by", "ada")
+
+    assert result.exit_code == 0, result.output
+    assert "rows deleted" in result.output
+    assert run("verify").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("retain", "--why", "policy", "--by", "ada"),
+        ("retain", "--messages", "-1", "--why", "policy", "--by", "ada"),
+        ("hold", "everything", "--why", "lawsuit", "--by", "ada"),
+        ("hold", "tenant", "--by", "ada"),
+        ("hold", "tenant", "--why", " ", "--by", "ada"),
+        ("redact", "no-id", "--why", "asked to", "--by", "ada"),
+    ],
+)
+def test_what_cannot_be_meant_ends_with_2(path: Path, arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_a_new_key_signs_and_verifies(path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    key = tmp_path / "key.pem"
+    made = run("anchors", "--new-key", str(key))
+    by = ("--why", "lawsuit", "--by", "ada", "--signing-key", str(key))
+    run("hold", "tenant", *by)
+
+    anchors = json.loads(run("anchors", "--json").output)
+
+    assert made.exit_code == 0, made.output
+    assert key.stat().st_mode & 0o077 == 0
+    assert anchors[-1]["key"] != "None"
+    assert run("verify", "--public-key", f"{key}.pub").exit_code == 3  # the node's are unsigned
