@@ -19,7 +19,7 @@ DEV     := $(VENV)/.dev-$(VERSION)
 .PHONY: help
 help: ## List these targets
 	@echo 'usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(RUNTIME) ## Survey a source tree with a team of agents; ARGS="--help" lists the options
@@ -43,6 +43,10 @@ stress: $(DEV) ## Run the long, heavy tests, one at a time
 .PHONY: bench
 bench: $(RUNTIME) ## Measure speed beside plain baselines; ARGS="--quick" or ARGS="tell ask"
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: audit-million
+audit-million: $(RUNTIME) ## Page through a history of 1,000,000 messages by each filter; ARGS="--url URL"
+	@$(BIN)/python -m benchmarks.million $(ARGS)
 
 .PHONY: clean
 clean: ## Remove the environment, caches and builds

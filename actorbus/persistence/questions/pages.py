@@ -3,7 +3,7 @@
 Each *arm* of a question is a stretch of one index that leads to messages which may match. A
 page takes a window of each arm, no longer than the page, and looks at those messages for
 whatever else is asked; where too few match it goes on with a window four times as long, until
-it has looked at ``_BUDGET`` of each arm. What it returns then may be less than a page, with the
+it has looked at ``_BUDGET`` of them. What it returns then may be less than a page, with the
 place to go on from. The window stands in a subquery with a LIMIT, so the database cannot choose
 another way: without it a filter that seldom matches would read all there is.
 """
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from actorbus.persistence.filters import Filter
     from actorbus.persistence.questions.scope import Condition, Scope
 
-_BUDGET: Final = 10_000
-_BUDGET_OF_TEXT: Final = 2_500
+_BUDGET: Final = 6_000
+_BUDGET_OF_TEXT: Final = 2_000
 """Looking into a payload costs several times as much as looking at a column."""
 _GROWTH: Final = 4
 _FIRST: Final = 64
@@ -70,7 +70,7 @@ def page(
     """The ids beyond `start` that may match, at most `limit`; newest first, or oldest first."""
     legs = arms(scope, wanted)
     also = (scope.mine, *conditions(wanted))
-    left = _BUDGET if wanted.text is None else _BUDGET_OF_TEXT
+    left = (_BUDGET if wanted.text is None else _BUDGET_OF_TEXT) // len(legs)
     found: list[MessageId] = []
     window = min(max(limit, _FIRST), left)
     while True:
