@@ -61,6 +61,10 @@ _OVERTIME: Final = 600.0
 """And this, where a handler is still at work."""
 
 
+class ReplayOver(BaseException):
+    """Ends a handler that waits when the replay is over. Not an error that a handler may eat."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One message that was sent: by an agent of the replay, or from history."""
@@ -176,11 +180,27 @@ class Playing:
             raise self._error
 
     def wait(self, done: Callable[[], bool], until: float | None) -> bool:
-        """What a handler's ``.get()`` does: turns for others, and time for what is to come."""
+        """What a handler's ``.get()`` does: others have their turns, and time passes.
+
+        Raises:
+            ReplayOver: what it waits for does not come any more.
+        """
+        clock = self.sandbox.clock
         limit = math.inf if until is None else until
-        while not (self._over or done()):
-            if not self.sandbox.give_turns(lambda: self._over or done()) and not self._pass(limit):
+        if until is not None:
+            clock.call_at(until, _at_that_time)
+
+        def woken() -> bool:
+            return self._over or done() or clock.now() >= limit
+
+        while not woken():
+            if self.sandbox.suspend(woken):
+                continue
+            # Code outside of turns, such as an __init__.
+            if not self.sandbox.give_turns(woken) and not self._pass(limit):
                 break
+        if self._over:
+            raise ReplayOver
         return done()
 
     def _begin(self) -> None:
@@ -719,6 +739,10 @@ class Playing:
 
     def _is_here(self, name: str | None) -> bool:
         return name in self._loaded or self.sandbox.inside(name)
+
+
+def _at_that_time() -> None:
+    """The clock stops where something is due: here, that somebody waits no longer."""
 
 
 def _never_begun(ending: Delivery) -> bool:

@@ -1,13 +1,16 @@
-"""The node that a replay runs on: no network, no threads, and the time of the record."""
+"""The node that a replay runs on: no network, no real time, and one handler at a time."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from actorbus.actors.dispatchers.loop import LoopDispatcher
 from actorbus.bus.origin import CURRENT
 from actorbus.bus.transports.memory import MemoryTransport
+from actorbus.replay.turns import Turns
 from actorbus.settings import Settings
 from actorbus.testing.clock import ManualClock
 from actorbus.testing.node import TestNode
@@ -29,10 +32,7 @@ _NEVER: Final = 1e9
 
 
 class Sandbox(TestNode):
-    """A ``TestNode`` that lets time pass where others would wait for it.
-
-    A ``.get()`` gives turns and, when nobody has work, turns the clock to what is due next.
-    """
+    """A ``TestNode`` whose handlers can wait for each other in any order, and for time."""
 
     def __init__(
         self, playing: Playing, *, starts: float, seed: int, audit: str | Audit | None
@@ -63,7 +63,14 @@ class Sandbox(TestNode):
 
     def give_turns(self, until: Callable[[], bool]) -> bool:
         """Give turns until `until` holds or nobody has work; whether it held."""
-        return self._scheduler.run(until)
+        return self._turns.run(until)
+
+    def suspend(self, woken: Callable[[], bool]) -> bool:
+        """Interrupt the handler that runs here until `woken`; False if none does."""
+        if not self._turns.can_suspend:
+            return False
+        self._turns.suspend(woken)
+        return True
 
     def pass_time(self, seconds: float) -> None:
         """Turn the clock, as nobody's handler."""
@@ -93,10 +100,16 @@ class Sandbox(TestNode):
         return _TimePasses(self._playing)
 
     def _make_dispatchers(self) -> None:
-        super()._make_dispatchers()
-        # Every agent has the same thread, so those who want one thread have it.
-        everywhere: dict[str, Any] = {"pool": self._scheduler, "thread": self._scheduler}
-        self._runtime.dispatchers = {**everywhere, "loop": self._loop}
+        runtime = self._runtime
+        runtime.turn_messages = 1
+        self._turns = Turns(random.Random(self.seed))
+        self._scheduler = self._turns  # type: ignore[assignment]
+        self._loop = LoopDispatcher()
+        runtime.dispatchers = {"pool": self._turns, "thread": self._turns, "loop": self._loop}
+        runtime.loop = self._loop
+
+    def _close_dispatchers(self, timeout: float) -> list[str]:
+        return super()._close_dispatchers(timeout) + self._turns.close(timeout)
 
     def _pick(self, capability: str) -> Any:
         name = self._playing.chosen(capability)

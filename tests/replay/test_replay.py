@@ -6,6 +6,9 @@ import asyncio
 import functools
 import subprocess
 import sys
+import threading
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -189,6 +192,150 @@ def test_an_agent_gets_its_messages_in_the_order_in_which_it_had_them(
     outcome = Replay(views, agents=cast, seed=seed).run()
 
     assert outcome.same, outcome.divergence
+
+
+def test_the_order_is_that_of_the_record_and_not_of_sending(recorded: Recorded) -> None:
+    def drive(node: Node) -> None:
+        for number in (1, 2):
+            node.tell("counter", number)
+        node.drain(10)
+        node.ask("counter", "?").get()
+
+    one, two, request, reply = recorded({"counter": Counter}, drive)
+    swapped = [
+        replace(one, deliveries=two.deliveries),
+        replace(two, deliveries=one.deliveries),
+        request,
+        replace(reply, payload=(0 * 3 + 2) * 3 + 1),
+    ]
+
+    outcome = Replay(swapped, agents={"counter": Counter}).run()
+
+    assert reply.payload == (0 * 3 + 1) * 3 + 2
+    assert outcome.same, outcome.divergence
+
+
+class Asks(Agent):
+    @handles
+    def fetch(self, number: int) -> None:
+        self.tell("counter", self.ask("slow", number).get())
+
+
+def test_handlers_go_on_in_the_order_of_their_answers(recorded: Recorded) -> None:
+    """Two threads waited at once, and the first to wait was the last to go on."""
+    views = recorded(
+        {"a": Asks, "b": Asks, "slow": Worker, "counter": Counter},
+        lambda node: [node.tell(name, number) for name, number in (("a", 1), ("b", 2))],
+    )
+    moment = views[0].created_at
+    by_sender = {f"{view.kind} to {view.recipient}": view for view in views}
+
+    def after(view: MessageView, seconds: float, ends: float | None = None) -> MessageView:
+        sent = moment + timedelta(seconds=seconds)
+        ended = moment + timedelta(seconds=seconds if ends is None else ends)
+        only = replace(view.deliveries[0], started_at=sent, ended_at=ended)
+        return replace(view, created_at=sent, started_at=sent, ended_at=ended, deliveries=(only,))
+
+    asked = {view.sender: view for view in views if view.recipient == "slow"}
+    told = {view.sender: view for view in views if view.recipient == "counter"}
+    retold = [
+        after(by_sender["tell to a"], 0, 3),
+        after(by_sender["tell to b"], 0.1, 2),
+        after(asked["a"], 0.2),
+        after(asked["b"], 0.3),
+        after(by_sender["reply to b"], 2),
+        after(told["b"], 2),
+        after(by_sender["reply to a"], 3),
+        after(told["a"], 3),
+    ]
+
+    outcome = Replay(retold, agents={"a": Asks, "b": Asks}).run()
+
+    assert outcome.same, outcome.divergence
+    assert [step.said.sender for step in outcome.steps if step.said.recipient == "counter"] == [
+        "b",
+        "a",
+    ]
+
+
+class Boss(Agent):
+    @handles
+    def share(self, count: int) -> None:
+        for number in range(count):
+            self.any("fetch").tell(number)
+
+
+class Fetcher(Agent):
+    capabilities = ("fetch",)
+
+    @handles
+    def fetch(self, number: int) -> None:
+        self.tell("counter", self.ask("square", number).get())
+
+
+class AsyncFetcher(Agent):
+    capabilities = ("fetch",)
+    concurrency = 4
+
+    @handles
+    async def fetch(self, number: int) -> None:
+        self.tell("counter", await self.ask("square", number))
+
+
+@pytest.mark.parametrize("fetcher", [Fetcher, AsyncFetcher])
+@pytest.mark.parametrize("given", ["all", "fetchers", "counter"])
+def test_a_busy_team_replays_whatever_the_seed(
+    recorded: Recorded, fetcher: type[Agent], given: str
+) -> None:
+    fetchers = dict.fromkeys("abc", fetcher)
+    cast = {"boss": Boss, **fetchers, "square": Worker, "counter": Counter}
+
+    def drive(node: Node) -> None:
+        node.tell("boss", 30)
+        node.drain(10)
+        node.ask("counter", "?").get()
+
+    views = recorded(cast, drive)
+    parts: dict[str, dict[str, Any]] = {
+        "all": cast,
+        "fetchers": fetchers,
+        "counter": {"counter": Counter},
+    }
+
+    for seed in range(3):
+        outcome = Replay(views, agents=parts[given], seed=seed).run()
+        assert outcome.same, outcome.divergence
+
+
+def test_a_handler_that_waits_when_it_is_over_is_ended(recorded: Recorded) -> None:
+    ended: list[str] = []
+
+    class Stubborn(Agent):
+        @handles
+        def insist(self, question: str) -> str:
+            try:
+                while True:
+                    try:
+                        return str(self.ask("oracle", f"{question}{len(ended)}").get())
+                    except TimeoutError:
+                        continue
+            finally:
+                ended.append(question)
+
+    views = recorded(
+        {"stubborn": Stubborn, "oracle": Oracle}, lambda node: node.ask("stubborn", "why").get()
+    )
+
+    outcome = Replay(views, agents={"stubborn": Stubborn}).run()
+
+    assert outcome.divergence is not None
+    assert ended == ["why", "why"]
+
+
+class Oracle(Agent):
+    @handles
+    def answer(self, question: str) -> str:
+        return question
 
 
 def test_what_overtook_in_the_record_overtakes_again(recorded: Recorded) -> None:
@@ -509,6 +656,15 @@ def test_nothing_reaches_the_live_node(recorded: Recorded) -> None:
         assert outcome.same
         assert heard == []
         assert len(live.history) == 0
+
+
+def test_it_leaves_no_thread_behind(recorded: Recorded) -> None:
+    views = recorded(CHAIN, ask("editor", "abc"))
+    before = set(threading.enumerate())
+
+    Replay(views, agents=CHAIN).run()
+
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_replay_writes_nothing(recorded: Recorded, url: str) -> None:
