@@ -371,11 +371,16 @@ class Audit:
         )
 
     def anchors(self) -> list[Anchor]:
-        """The anchors of this history, in the order they were written; none of a callback."""
+        """The tenant's anchors, in the order they were written; none of a callback."""
+        from actorbus.persistence.acts import tenant_key
         from actorbus.persistence.anchors import AnchorFile
 
         place = self._proof().anchors
-        return place.read()[0] if isinstance(place, AnchorFile) else []
+        if not isinstance(place, AnchorFile):
+            return []
+        with self._database().reading() as connection:
+            mine = tenant_key(connection, self.tenant).to_bytes(16).hex()
+        return [anchor for anchor in place.read()[0] if anchor.tenant == mine]
 
     def redact(self, id: MessageId | str | UUID, *, actor: str, reason: str) -> bool:
         """Take away a message's payload and headers for good; False if they were away already.
