@@ -1,9 +1,9 @@
 """``Replay``: a stored conversation runs again, offline. Read this page first.
 
-The agents that are given run for real, on a node of their own: one thread, a clock that is
-turned, a bus that nobody else is on. Everybody else is *outside* (a model, a database, a remote
-service) and is played from history: what they sent comes again, and what they were asked is
-answered as they answered. What an agent does past the bus (files, sockets, random numbers) is
+The agents that are given run for real, on a node of their own: one handler at a time, a clock
+that is turned, a bus that nobody else is on. Everybody else is *outside* (a model, a database, a
+remote service) and is played from history: what they sent comes again, and what they were asked
+is answered as they answered. What an agent does past the bus (files, sockets, random numbers) is
 its own; give it a stand-in for what must not happen twice.
 
 What is compared, and what is no difference: ``record.py``. In what order agents get their
