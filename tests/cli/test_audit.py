@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -198,3 +199,119 @@ def test_no_color_is_honoured(ids: list[str]) -> None:
 
     assert "\x1b[32m" in coloured.stdout
     assert "\x1b[3" not in plain.stdout
+
+
+def test_a_tail_shows_the_newest_oldest_first(ids: list[str]) -> None:
+    shown = _audit("tail", "-n", "2").stdout.splitlines()
+    lines = [json.loads(line) for line in _audit("tail", "--json").stdout.splitlines()]
+
+    assert [line.split()[1] for line in shown] == ids[1:]
+    assert [line["id"] for line in lines] == ids
+
+
+def test_a_tail_that_follows_ends_quietly_on_ctrl_c(
+    ids: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(event: threading.Event, timeout: float | None = None) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Event, "wait", interrupted)
+
+    result = _audit("tail", "-f", "-n", "1")
+
+    assert result.exit_code == 130
+    assert ids[2] in result.stdout
+    assert result.stderr == ""
+
+
+def test_causes_draws_a_tree_and_marks_what_was_asked_for(ids: list[str]) -> None:
+    above, below = _audit("causes", ids[1]).stdout.splitlines()
+    told = json.loads(_audit("causes", ids[0], "--json").stdout)
+
+    assert above.endswith(ids[0])
+    assert below.startswith("=>   librarian-of-alexandria")
+    assert [one["message"]["id"] for one in told["effects"]] == [ids[1]]
+
+
+def test_causes_says_what_it_leaves_out(ids: list[str]) -> None:
+    unknown = _audit("causes", "01990000-0000-7000-8000-000000000000")
+
+    assert unknown.exit_code == 1
+    assert "history has no message" in unknown.stderr
+
+
+def test_talk_and_times_are_tables_and_json(ids: list[str]) -> None:
+    talk = json.loads(_audit("talk", "--json").stdout)
+    times = json.loads(_audit("times", "--json").stdout)
+
+    assert {(one["sender"], one["recipient"], one["failures"]) for one in talk} == {
+        (None, "librarian-of-alexandria", 0),
+        ("librarian-of-alexandria", None, 0),
+        ("alice", "bob", 1),
+    }
+    assert {one["type"]: one["took"]["max"] for one in times} == {"dict": 0, "str": 0}
+    assert "alice" in _audit("talk").stdout
+    assert "waited p50" in _audit("times", "--recipient", "librarian-of-alexandria").stdout
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "cloudevents"])
+def test_an_export_goes_to_stdout_or_into_a_file(
+    ids: list[str], format: str, tmp_path: Path
+) -> None:
+    printed = _audit("export", "--format", format)
+    written = _audit("export", "--format", format, "-o", "out")
+    again = _audit("export", "--format", format, "-o", "out")
+
+    assert printed.exit_code == written.exit_code == 0
+    assert all(one in printed.stdout for one in ids)
+    assert (tmp_path / "out").read_bytes().decode() == printed.stdout_bytes.decode()
+    assert "3 messages in out" in written.stderr
+    assert again.exit_code == 1
+    assert "give --overwrite" in again.stderr
+
+
+def test_an_export_that_cannot_be_written_leaves_nothing_behind(
+    ids: list[str], tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.iterdir())
+
+    nowhere = _audit("export", "-o", "nowhere/out")
+    no_format = _audit("export", "--format", "excel", "-o", "out")
+
+    assert (nowhere.exit_code, no_format.exit_code) == (1, 2)
+    assert "cannot write nowhere/out: No such file" in nowhere.stderr
+    assert "jsonl, csv, cloudevents" in no_format.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [["tail"], ["causes", "2"], ["talk"], ["times"], ["export", "--format", "csv"]]
+)
+def test_further_answers_come_out_inert_too(ids: list[str], arguments: list[str]) -> None:
+    known = [ids[int(one)] if one.isdigit() else one for one in arguments]
+
+    for result in (_audit(*known), _audit(*known, "--json")):
+        assert result.exit_code == 0
+        assert not set(result.output) & {"\x1b", "\x07", "\u202e"}
+
+
+@pytest.mark.parametrize("command", ["list", "tail", "talk", "times", "export"])
+def test_every_filter_is_an_option_of_every_list(ids: list[str], command: str) -> None:
+    nothing = _audit(command, "--topic", "none", "--kind", "tell", "--reason", "expired", "--json")
+    wrong = _audit(command, "--kind", "shout")
+    no_time = _audit(command, "--until", "tea")
+
+    assert nothing.exit_code == 0
+    assert not [one for one in ids if one in nothing.stdout]
+    assert (wrong.exit_code, no_time.exit_code) == (2, 2)
+    assert "use one of tell" in wrong.stderr
+    assert "--until 'tea'" in no_time.stderr
+
+
+def test_a_file_that_is_no_database_is_said(ids: list[str], tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("no database at all, only text " * 100)
+
+    for command in ("list", "tail", "talk", "times", "export"):
+        result = _run(command, "--audit", "sqlite:///text.db")
+        assert result.exit_code == 1
+        assert "text.db is not an SQLite database" in result.stderr

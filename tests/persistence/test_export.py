@@ -125,7 +125,7 @@ def test_an_existing_file_stays_unless_it_may_be_overwritten(kept: Any, tmp_path
 def test_an_export_that_fails_leaves_nothing_behind(
     kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FORMATS, "broken", _broken)  # type: ignore[arg-type]
+    monkeypatch.setitem(FORMATS, "broken", _broken)
 
     with pytest.raises(OSError, match="no space"):
         kept.audit.export(tmp_path / "export", format="broken")
