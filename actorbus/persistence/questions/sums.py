@@ -100,8 +100,8 @@ def times(connection: Connection, scope: Scope, wanted: Filter, limit: int) -> l
         .limit(limit)
     )
     return [
-        Times(recipient, type, number, Spread(*spreads[:3]), Spread(*spreads[3:]))
-        for recipient, type, number, *spreads in rows
+        Times(recipient, kind, number, Spread(*spreads[:3]), Spread(*spreads[3:]))
+        for recipient, kind, number, *spreads in rows
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
@@ -54,11 +55,11 @@ def _few(connection: Connection, scope: Scope, ids: Sequence[MessageId]) -> list
     if not rows:
         return []
     told: dict[MessageId, list[Row[Any]]] = defaultdict(list)
-    for event in connection.execute(
-        select(*_OF_EVENTS)
-        .where(events.tenant_id == scope.tenant, events.message_id.in_(ids))
-        .order_by(events.id)
-    ):
+    # Sorted here: asked for in order, SQLite reads all events along their key instead.
+    of_these = connection.execute(
+        select(*_OF_EVENTS).where(events.tenant_id == scope.tenant, events.message_id.in_(ids))
+    )
+    for event in sorted(of_these, key=attrgetter("id")):
         told[event.message_id].append(event)
     views = {row.id: merged(row, told[row.id]) for row in rows}
     return [views[key] for key in ids if key in views]
