@@ -64,7 +64,15 @@ class Settings(BaseSettings):
     tenant: str = Field("default", description="The tenant this node's history belongs to.")
     project: str = Field("default", description="The project this node's history belongs to.")
     audit_ring: int = Field(100_000, ge=1, description="Records that may wait to be written.")
-    audit_ring_bytes: int = Field(64 << 20, ge=1, description="And the bytes they may take.")
+    audit_ring_bytes: int = Field(
+        64 << 20, ge=1, description="And the bytes they may take, as JSON, by a sample of them."
+    )
+    audit_spill_bytes: int = Field(
+        1 << 30, ge=0, description="Bytes of records that may wait on disk; 0: none may."
+    )
+    audit_spill_dir: str | None = Field(
+        None, description="Where they wait; by default beside a history in an SQLite file."
+    )
     audit_batch: int = Field(500, ge=1, description="Records written in one transaction.")
     audit_interval: float = Field(0.05, gt=0, description="The longest a record waits for others.")
 

@@ -234,6 +234,32 @@ class AuditResumed(Event):
     written: int
 
 
+class AuditSpilled(Event):
+    """Records of history wait on disk, `size` bytes at `path`, until the database takes them.
+
+    Told when a stall begins to spill, and when a node stops before all is written.
+    """
+
+    level: ClassVar[Level] = "warning"
+    path: str
+    size: int
+    error: str | None
+
+
+class AuditDamaged(Event):
+    """`size` bytes of a spill from `at` on could not be read, and were skipped.
+
+    `records` is how many are missing, if that can be known.
+    """
+
+    level: ClassVar[Level] = "error"
+    path: str
+    at: int
+    size: int
+    records: int | None
+    cause: str
+
+
 class AnchorFailed(Event):
     """An anchor of a chain of history could not be written; the next one will be tried."""
 

@@ -21,8 +21,20 @@ _DEPTH: Final = 64
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
 
 
+class Encoded:
+    """A payload that is JSON text already."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
 def encode(payload: Any) -> str:
     """`payload` as JSON text."""
+    if payload.__class__ is Encoded:
+        text: str = payload.text
+        return text
     try:
         return _to_json(_tagged(payload, _DEPTH))
     except Exception:  # noqa: BLE001 - a payload's own code may raise anything

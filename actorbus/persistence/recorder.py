@@ -8,10 +8,20 @@ row, an ending that comes later becomes an event. Then it writes in transactions
 
 Nothing is dropped. When the ring is full, senders wait until it is half empty: letting them in
 one by one would have them fight the writer for Python's lock at every row. When the database
-fails, the batch in hand is tried again until it is written, with a pause that doubles; whoever
-listens gets ``AuditStalled`` and ``AuditResumed``. What is in memory when the process dies is
-lost: at most what was sent in the last ``audit_interval`` while the database keeps up. A
-``strict`` recorder returns from ``sent`` only once the message is committed.
+fails, what waits is tried again until it is written, with a pause that doubles; whoever
+listens gets ``AuditStalled`` and ``AuditResumed``. Once 70 % of the ring is taken, or the node
+stops, what waits goes to a spill on disk (``spill.py``; ``pressure.py`` decides), and from
+there, in order, to the database when it is back. A spill that an earlier process left is
+written before anything new. With ring and spill full, senders wait, and then fail. A history in
+memory has no spill, nor has one on a server without ``audit_spill_dir``.
+
+What is in memory when the process dies is lost: at most what was sent in the last
+``audit_interval`` while the database keeps up. A ``strict`` recorder returns from ``sent`` only
+once the message is committed; senders that wait together share a transaction.
+
+The bytes in the ring are an estimate: the writer measures one payload in 64 as it encodes them,
+and lets as many records wait as ``audit_ring_bytes`` holds of such. Measuring each at the sender
+would cost it something for every message, and miss what is inside an object.
 
 The interval and the pauses are node time. ``flush``, ``close`` and a sender that waits for
 room count real seconds: they wait for a disk, perhaps on the very thread that turns the clock.
@@ -20,11 +30,15 @@ room count real seconds: they wait for a disk, perhaps on the very thread that t
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from sqlalchemy.exc import DataError, InterfaceError, ProgrammingError
 
@@ -33,11 +47,15 @@ from actorbus.message import IdSource, Message, MessageKind, Status, envelope, f
 from actorbus.persistence.anchors import Proof
 from actorbus.persistence.chains import Sealer, open_chain
 from actorbus.persistence.database import Database
+from actorbus.persistence.frames import Happening, Pair, pack
+from actorbus.persistence.payloads import encode
+from actorbus.persistence.pressure import CROWDED, Health, Situation, Step
 from actorbus.persistence.rows import Outcome, Rows, project_key
-from actorbus.telemetry import AuditResumed, AuditStalled
+from actorbus.persistence.spill import Damage, Owner, Spill, SpillFull
+from actorbus.telemetry import AuditDamaged, AuditResumed, AuditSpilled, AuditStalled
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -49,6 +67,12 @@ if TYPE_CHECKING:
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
+_PATIENCE: Final = 1.0
+"""How long a writer behind its senders waits for a lock in SQLite: their ring fills meanwhile."""
+_PATIENCE_LOST: Final = 0.1
+_PARTING: Final = 2.0
+"""How long closing waits beyond its time-out for what is left to be spilled."""
+_SAMPLE: Final = 64
 _HANDLED: Final = Status.HANDLED.value
 _TO_MANY: Final = frozenset({MessageKind.BROADCAST, MessageKind.EVENT})
 
@@ -57,8 +81,6 @@ _UNWRITABLE: Final = (DataError, InterfaceError, ProgrammingError, ValueError, O
 
 T = TypeVar("T")
 
-Pair: TypeAlias = "tuple[Entry, Outcome | None]"
-Happening: TypeAlias = "tuple[MessageId, Outcome]"
 _Window: TypeAlias = "tuple[list[Entry | _Ticket], list[Outcome]]"
 
 
@@ -78,6 +100,25 @@ class _Ticket:
     def refuse(self, why: str) -> None:
         self.committed.set_exception(
             AuditUnavailable(f"the message was not sent, because of its record: {why}")
+        )
+
+
+class _Batch(NamedTuple):
+    """What goes into one transaction, and the tickets of those who wait for it."""
+
+    pairs: Sequence[Pair]
+    events: Sequence[Happening]
+    tickets: Sequence[_Ticket] = ()
+
+    @property
+    def records(self) -> int:
+        endings = sum(outcome is not None for _, outcome in self.pairs)
+        return len(self.pairs) + endings + len(self.events)
+
+    def without_tickets(self) -> _Batch:
+        refused = {ticket.message.id for ticket in self.tickets}
+        return _Batch(
+            [pair for pair in self.pairs if envelope(pair[0]).id not in refused], self.events
         )
 
 
@@ -132,9 +173,25 @@ class Recorder:
         self._problem: str | None = None
         self._marks: list[threading.Event] = []
         self._thread: threading.Thread | None = None
+        self._blocked = False
+        """Whether the database fails and nothing else takes records."""
         # The writer's own.
         self._connection: Connection | None = None
         self._rows: Rows | None = None
+        self._file: os.stat_result | None = None
+        self._spill = self._new_spill()
+        self._spill_problem: str | None = None
+        self._told = False
+        self._batches: Iterator[_Batch] = iter(())
+        self._batch: _Batch | None = None
+        self._typical = 0.0
+        """Bytes of a payload, of late."""
+        self._due: list[threading.Event] = []
+        self._rest = _FIRST_PAUSE
+        self._rested = True
+        self._resuming = False
+        """Whether a stall, or what an earlier process left, is not yet made good."""
+        self._written = 0
         self._anchoring: Anchoring | None = None
 
     # -- the bus calls these
@@ -143,7 +200,7 @@ class Recorder:
         """Keep the record of a message that is about to be accepted.
 
         Waits up to ``send_timeout`` while the ring is full; on an event loop not at all once
-        the database fails. A later attempt at a message adds no second row.
+        neither database nor disk takes records. A later attempt at a message adds no second row.
 
         Raises:
             AuditUnavailable: there was no room in time, the recorder is closed, or (strict)
@@ -193,7 +250,7 @@ class Recorder:
 
     def _ended(self, outcome: Outcome) -> None:
         endings = self._endings
-        if len(self._ring) + len(endings) >= self._room and self._problem is None:
+        if len(self._ring) + len(endings) >= self._room and not self._blocked:
             self._wait_for_room()
         endings.append(outcome)
         if self._asleep:
@@ -212,6 +269,7 @@ class Recorder:
         if self._thread is not None or self._closing:
             return
         self.database.upgrade()
+        self._adopt()
         self._thread = threading.Thread(target=self._run, name="actorbus-recorder", daemon=True)
         self._thread.start()
 
@@ -233,8 +291,11 @@ class Recorder:
     def close(self, timeout: float) -> None:
         """Write what waits, for at most `timeout` real seconds, and stop. Idempotent.
 
+        What the database does not take stays in the spill for the next start, as
+        ``AuditSpilled`` tells; putting it there may take 2 s more.
+
         Raises:
-            AuditUnavailable: records were left; the error says how many and why.
+            AuditUnavailable: records were lost; the error says how many and why.
         """
         with self._changed:
             self._closing = True
@@ -246,8 +307,21 @@ class Recorder:
             with self._changed:
                 self._abandoned = True
                 self._changed.notify_all()
+            if self._spill is not None:
+                thread.join(_PARTING)
         if self._waiting():
             raise AuditUnavailable(self._left_over("when the node stopped"))
+
+    @property
+    def health(self) -> Health:
+        """How the history stands, in a word."""
+        # A spill that is full is tried again at every pause: that alone frees no sender.
+        return replace(self._situation(), disk=not self._blocked).health()
+
+    @property
+    def spilled(self) -> int:
+        """Bytes of records that wait on disk."""
+        return 0 if self._spill is None else self._spill.size
 
     # -- senders
 
@@ -257,16 +331,28 @@ class Recorder:
         patient = not _on_a_loop()
         with self._changed:
             while not self._closing and self._queued() >= self._room:
+                if self._room_but_for_alarm():
+                    return True
                 left = deadline - time.monotonic()
-                if left <= 0 or not (patient or self._problem is None):
+                if left <= 0 or not (patient or not self._blocked):
                     return False
                 if not self._shut:  # others may have taken the room that this one waited for
                     self._shut = True
                     self._room = 0
-                    self._hurried = self._hurried or self._problem is None
+                    self._hurried = self._hurried or not self._blocked
                     self._changed.notify_all()
                 self._changed.wait(left)
             return not self._closing
+
+    def _room_but_for_alarm(self) -> bool:
+        """Whether only the mark was reached at which the writer wants to spill: call it."""
+        room = self._limit - self._in_flight
+        if self._closing or self._shut or self._problem is None or self._queued() >= room:
+            return False
+        self._room = room
+        self._hurried = True
+        self._changed.notify_all()
+        return True
 
     def _commit_one(self, message: Message[Any]) -> None:
         ticket = _Ticket(message)
@@ -305,12 +391,13 @@ class Recorder:
             return "the history is closed: its node has stopped"
         return self._left_over(
             f"and a send waited {self._settings.send_timeout:.3g} s"
-            if self._problem is None
+            if not self._blocked
             else "and a send cannot wait longer"
         )
 
     def _left_over(self, when: str) -> str:
-        why = self._problem or "the writer is behind"
+        why = "; ".join(filter(None, (self._problem, self._spill_problem)))
+        why = why or "the writer is behind"
         return f"{self._waiting():,} records of history were not written {when}: {why}"
 
     def _check_too_late(self, message_id: MessageId) -> None:
@@ -324,33 +411,92 @@ class Recorder:
     # -- the writer
 
     def _run(self) -> None:
-        while (taken := self._next()) is not None:
-            window, marks = taken
-            if not self._write_all(window):
-                break
-            for mark in marks:
-                mark.set()
-        if self._anchoring is not None and self._connection is not None:
-            self._anchoring.write(self._clock.now())
-        self._disconnect()
+        while (step := self._situation().next()) is not Step.LEAVE:
+            if step is Step.WRITE:
+                if not self._write_next():
+                    break
+            elif step is Step.DRAIN:
+                self._drain_next()
+            elif step is Step.SPILL:
+                self._put_aside()
+            else:
+                self._rest_a_while()
+        self._leave()
 
-    def _next(self) -> tuple[_Window, list[threading.Event]] | None:
-        """Wait for records and a little for company; None once all is written and closed."""
+    def _situation(self) -> Situation:
+        return Situation(
+            failing=self._problem is not None,
+            rested=self._rested,
+            disk=self._spill is not None and self._spill_problem is None,
+            spilled=bool(self._spill),
+            waiting=self._waiting(),
+            limit=self._limit,
+            closing=self._closing,
+            abandoned=self._abandoned,
+        )
+
+    def _write_next(self) -> bool:
+        """Write the next batch, waiting for one if need be; False once all is written."""
+        batch = self._in_hand()
+        if batch is None:
+            self._keep_promises()
+            return self._next()
+        if self._write(batch):
+            self._batch = None
+            self._settle(batch.records)
+            self._recovered(batch.records)
+        return True
+
+    def _in_hand(self) -> _Batch | None:
+        """The next batch of the window; None if all of it is written or spilled."""
+        if self._batch is None:
+            self._batch = next(self._batches, None)
+            if self._batch is None:
+                self._settle(self._in_flight)
+        return self._batch
+
+    def _drain_next(self) -> None:
+        """Write what was spilled first."""
+        assert self._spill is not None  # noqa: S101 - it holds something
+        oldest = self._spill.oldest()
+        if oldest is not None:
+            batch = _Batch(oldest.pairs, oldest.events)
+            if not self._write(batch, oldest.owner):
+                return
+            self._spill.written()
+            self._spill_problem = None  # there may be room again
+            self._recovered(batch.records)
+
+    def _keep_promises(self) -> None:
+        """Let go whoever waits in ``flush``, if all that was recorded then is written."""
+        if not self._spill and self._batch is None and not self._in_flight:
+            for mark in self._due:
+                mark.set()
+            self._due.clear()
+
+    def _next(self) -> bool:
+        """Wait for records and a little for company; False once all is written and closed."""
         with self._changed:
             self._wait_for_first()
             if self._closing and not self._queued() and not self._marks:
                 self._gone = True
-                return None
+                return False
             if not self._urgent():
                 self._pause(self._settings.audit_interval)
             self._hurried = False
-            # In this order: whatever ended was sent before.
-            endings = _emptied(self._endings)
-            sent = _emptied(self._ring)
-            marks, self._marks = self._marks, []
-            self._in_flight = len(sent) + len(endings)
-            self._make_room()
-            return (sent, endings), marks
+            self._take()
+        return True
+
+    def _take(self) -> None:
+        """All that waits becomes the window in hand. The condition is held."""
+        # In this order: whatever ended was sent before.
+        endings = _emptied(self._endings)
+        sent = _emptied(self._ring)
+        self._due += self._marks
+        self._marks.clear()
+        self._in_flight += len(sent) + len(endings)
+        self._make_room()
+        self._batches = self._sorted_batches(sent, endings)
 
     def _urgent(self) -> bool:
         """Whether somebody waits for what is in the ring. The condition is held."""
@@ -374,26 +520,31 @@ class Recorder:
         self._changed.wait_for(lambda: self._hurried or self._closing)
         timer.cancel()
 
-    def _write_all(self, window: _Window) -> bool:
-        """Write a window, batch by batch; False if the recorder was told to give up."""
-        messages, outcomes, happenings, tickets = self._sorted(*window)
+    def _sorted_batches(
+        self, sent: Sequence[Entry | _Ticket], endings: Sequence[Outcome]
+    ) -> Iterator[_Batch]:
+        messages, outcomes, happenings, tickets = self._sorted(sent, endings)
         size = self._settings.audit_batch
         keys = list(messages)
         # Paired batch by batch: fewer objects for the garbage collector to go round meanwhile.
         for start in range(0, len(keys), size):
             chosen = keys[start : start + size]
-            batch = [(messages[key], outcomes.get(key)) for key in chosen]
+            pairs = [(messages[key], outcomes.get(key)) for key in chosen]
+            self._estimate(pairs)
             waiting = [tickets[key] for key in chosen if key in tickets] if tickets else []
-            if not self._write(batch, (), waiting):
-                return False
-            self._settle(len(batch) + sum(outcome is not None for _, outcome in batch))
+            yield _Batch(pairs, (), waiting)
         for start in range(0, len(happenings), size):
-            events = happenings[start : start + size]
-            if not self._write((), events, ()):
-                return False
-            self._settle(len(events))
-        self._settle(self._in_flight)
-        return True
+            yield _Batch((), happenings[start : start + size])
+
+    def _estimate(self, pairs: Sequence[Pair]) -> None:
+        """Let as many records wait as the bytes allowed hold of such as these."""
+        sample = pairs[::_SAMPLE]
+        size = 0
+        for entry, _ in sample:
+            size += len(encode(entry[2] if isinstance(entry, tuple) else entry.payload))
+        self._typical += (size / len(sample) - self._typical) / 4
+        fit = int(self._settings.audit_ring_bytes / max(1.0, self._typical))
+        self._limit = max(1, min(self._settings.audit_ring, fit))
 
     def _sorted(
         self, sent: Sequence[Entry | _Ticket], endings: Sequence[Outcome]
@@ -422,42 +573,45 @@ class Recorder:
                 happenings.append((self._ids.make(now), ending))
         return messages, outcomes, happenings, tickets
 
-    def _write(
-        self, pairs: Sequence[Pair], events: Sequence[Happening], tickets: Sequence[_Ticket]
-    ) -> bool:
-        """Commit one batch, however often it takes; False if told to give up."""
-        escaped = False
-        pause = _FIRST_PAUSE
-        while True:
+    def _write(self, batch: _Batch, owner: Owner | None = None) -> bool:
+        """Commit one batch; False if that failed, and nobody waits for its tickets any more."""
+        try:
             try:
-                self._transact(pairs, events, escaped=escaped)
-            except Exception as error:  # noqa: BLE001 - whatever fails, the batch is kept
-                if isinstance(error, _UNWRITABLE) and not escaped:
-                    escaped = True
-                    continue
-                if tickets:
-                    pairs = self._refuse(pairs, tickets, error)
-                    tickets = ()
-                    if not pairs:
-                        self._stalled(error)
-                        return True
-                if not self._endure(error, pause):
-                    return False
-            else:
-                break
-            pause = min(2 * pause, _LONGEST_PAUSE)
-        for ticket in tickets:
+                self._transact(batch, owner, escaped=False)
+            except _UNWRITABLE:
+                self._transact(batch, owner, escaped=True)
+        except Exception as error:  # noqa: BLE001 - whatever fails, the batch is kept
+            self._failed(batch, error)
+            return False
+        for ticket in batch.tickets:
             ticket.committed.set_result(None)
-        self._recovered(len(pairs) + len(events))
         return True
 
-    def _transact(
-        self, pairs: Sequence[Pair], events: Sequence[Happening], *, escaped: bool
-    ) -> None:
+    def _failed(self, batch: _Batch, error: Exception) -> None:
+        self._rested = False
+        self._stalled(error)
+        self._refuse(batch, self._problem or str(error))
+        self._blocked = self._spill is None or self._spill_problem is not None
+        with self._changed:
+            self._make_room()
+            self._changed.notify_all()
+
+    def _refuse(self, batch: _Batch, why: str) -> None:
+        """Fail the sends that wait for a batch, which goes on without them."""
+        if not batch.tickets:
+            return
+        for ticket in batch.tickets:
+            ticket.refuse(why)
+        self._batch = batch.without_tickets()
+
+    def _transact(self, batch: _Batch, owner: Owner | None, *, escaped: bool) -> None:
         try:
             connection, rows = self._connected()
+            if owner is not None:
+                rows = rows.of(owner.node)
             with self.database.writing(connection):
-                rows.write(connection, pairs, events, escaped=escaped)
+                rows.write(connection, batch.pairs, batch.events, escaped=escaped)
+            self._check_file()
             if self._anchoring is not None:
                 self._anchoring.committed(self._clock.now())
         except BaseException:
@@ -467,8 +621,14 @@ class Recorder:
     def _connected(self) -> tuple[Connection, Rows]:
         """The writer's connection, made anew after a failure: the file may be a new one."""
         if self._connection is None or self._rows is None:
-            self.database.upgrade()
             self._connection = self.database.connect()
+            self._be_patient()
+            if self._problem is not None:
+                # A lock shows here at once, where the upgrade would wait long for it.
+                with self.database.writing(self._connection):
+                    pass
+                self.database.upgrade()
+            self._file = self._stat()
             now = self._clock.now()
             with self.database.writing(self._connection):
                 tenant, project = project_key(
@@ -496,34 +656,145 @@ class Recorder:
             )
         return self._connection, self._rows
 
+    def _be_patient(self) -> None:
+        """Wait for a lock no longer than the senders can; strict ones wait themselves."""
+        if self.database.path is None or self._connection is None:
+            return
+        failing = self._problem is not None
+        patience = _PATIENCE_LOST if failing else 5.0 if self.strict else _PATIENCE
+        driver: Any = self._connection.connection.driver_connection
+        allowed = driver.execute("PRAGMA busy_timeout").fetchone()[0]
+        driver.execute(f"PRAGMA busy_timeout = {min(allowed, int(patience * 1000))}").close()
+
+    def _stat(self) -> os.stat_result | None:
+        return None if self.database.path is None else self.database.path.stat()
+
+    def _check_file(self) -> None:
+        """SQLite goes on writing to a file that was deleted, and says nothing."""
+        try:
+            same = self._file is None or os.path.samestat(
+                self._file, Path(self.database.path or "").stat()
+            )
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise AuditUnavailable(f"{self.database.path} was deleted or replaced while in use")
+
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             self.database.release(connection)
 
-    def _refuse(
-        self, pairs: Sequence[Pair], tickets: Sequence[_Ticket], error: Exception
-    ) -> list[Pair]:
-        """Fail the sends that wait for this batch; what is left of it."""
-        why = self.database.explain(error)
-        for ticket in tickets:
-            ticket.refuse(why)
-        refused = {ticket.message.id for ticket in tickets}
-        return [pair for pair in pairs if envelope(pair[0]).id not in refused]
-
-    def _endure(self, error: Exception, pause: float) -> bool:
-        """Wait for a better moment; False if told to give up."""
-        self._stalled(error)
+    def _rest_a_while(self) -> None:
+        """Wait for a better moment, or for the alarm that the ring fills."""
         with self._changed:
-            self._pause(pause)
+            self._pause(self._rest)
             if self._closing:
-                self._changed.wait_for(lambda: self._abandoned, timeout=pause)
+                self._changed.wait_for(lambda: self._abandoned, timeout=self._rest)
             self._hurried = False
-            return not self._abandoned
+        self._rest = min(2 * self._rest, _LONGEST_PAUSE)
+        self._rested = True
+        self._spill_problem = None
+
+    # -- the writer's disk
+
+    def _new_spill(self) -> Spill | None:
+        directory, limit = self._spill_directory(), self._settings.audit_spill_bytes
+        if directory is None or not limit:
+            return None
+        owner = Owner(self.tenant, self.project, self._node)
+        return Spill(directory, owner, limit=limit, report=self._damaged)
+
+    def _spill_directory(self) -> Path | None:
+        """One for each history; None where there is no place for it."""
+        path, wanted = self.database.path, self._settings.audit_spill_dir
+        if path is None and self.database.dialect == "sqlite":
+            return None
+        if wanted is not None:
+            where = self.database.shown if path is None else str(path.absolute())
+            return Path(wanted) / sha256(where.encode()).hexdigest()[:16]
+        return None if path is None else path.with_name(f"{path.name}.spill")
+
+    def _adopt(self) -> None:
+        """Find what an earlier process has left."""
+        if self._spill is None:
+            return
+        try:
+            self._resuming = self._spill.adopt() > 0
+        except OSError as error:
+            raise AuditUnavailable(
+                f"what an earlier node spilled to {self._spill.directory} cannot be read: {error}"
+            ) from None
+
+    def _put_aside(self) -> None:
+        """Move a batch from memory to the disk, where all older ones are."""
+        assert self._spill is not None  # noqa: S101 - the situation says so
+        batch = self._in_hand()
+        if batch is None:
+            with self._changed:
+                self._take()
+            return
+        if batch.tickets:
+            self._refuse(batch, self._problem or "its node stops")
+            return
+        try:
+            self._spill.add(pack(batch.pairs, batch.events, mask=self._proof.mask))
+        except (SpillFull, OSError) as error:
+            self._disk_refuses(error)
+            return
+        self._batch = None
+        self._blocked = False
+        self._settle(batch.records)
+        if not self._told:
+            self._told = True
+            self._tell_of_spill()
+
+    def _disk_refuses(self, error: Exception) -> None:
+        self._spill_problem = f"the spill does not take them: {error}"
+        if self._problem is not None and not self._blocked:
+            self._blocked = True
+            if self._telemetry.active:
+                why = f"{self._problem}; {self._spill_problem}"
+                self._telemetry.emit(AuditStalled(why, self._waiting()))
+        with self._changed:
+            self._make_room()
+            self._changed.notify_all()
+
+    def _tell_of_spill(self) -> None:
+        if self._spill is not None and self._telemetry.active:
+            self._telemetry.emit(
+                AuditSpilled(str(self._spill.directory), self._spill.size, self._problem)
+            )
+
+    def _damaged(self, damage: Damage) -> None:
+        if self._telemetry.active:
+            self._telemetry.emit(
+                AuditDamaged(
+                    str(damage.path),
+                    damage.at,
+                    damage.size,
+                    damage.records,
+                    "a crash interrupted the last write" if damage.torn else "damage",
+                )
+            )
+
+    def _leave(self) -> None:
+        if self._anchoring is not None and self._connection is not None:
+            self._anchoring.write(self._clock.now())
+        self._disconnect()
+        with self._changed:
+            self._gone = True
+        if self._spill is not None:
+            if self._spill:
+                self._tell_of_spill()
+            self._spill.close()
+
+    # -- how the database is
 
     def _stalled(self, error: Exception) -> None:
         """Tell everybody who listens or waits that the database fails."""
         first = self._problem is None
+        self._resuming = True
         self._problem = self.database.explain(error)
         if first and self._telemetry.active:
             self._telemetry.emit(AuditStalled(self._problem, self._waiting()))
@@ -537,8 +808,16 @@ class Recorder:
     def _recovered(self, written: int) -> None:
         if self._problem is not None:
             self._problem = None
-            if self._telemetry.active:
-                self._telemetry.emit(AuditResumed(written))
+            self._blocked = False
+            self._rest = _FIRST_PAUSE
+            self._be_patient()
+        if self._resuming:
+            self._written += written
+            if not self._spill:
+                self._resuming = self._told = False
+                if self._telemetry.active:
+                    self._telemetry.emit(AuditResumed(self._written))
+                self._written = 0
 
     def _settle(self, records: int) -> None:
         """Some of the records in flight are written."""
@@ -552,6 +831,8 @@ class Recorder:
         if self._shut and len(self._ring) + self._in_flight > self._limit // 2:
             return
         self._room = self._limit - self._in_flight
+        if self._problem is not None and not self._blocked and self._spill is not None:
+            self._room = int(self._limit * CROWDED) - self._in_flight
         if self._shut:
             self._shut = False
             self._changed.notify_all()

@@ -13,6 +13,7 @@ happened before, and any that turns out to hold such a row, is written without t
 
 from __future__ import annotations
 
+from copy import copy
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import UUID
@@ -178,6 +179,15 @@ class Rows:
         self._node = node
         self._messages = Insert(AgentMessage.__tablename__, _MESSAGE_COLUMNS, placeholder, batch)
         self._events = Insert(MessageEvent.__tablename__, _EVENT_COLUMNS, placeholder, batch)
+
+    def of(self, node: str) -> Rows:
+        """The same for what another node spilled; its rows go into this one's chain."""
+        if node == self._node:
+            return self
+        other = copy(self)
+        other._node = node
+        other._careful = True
+        return other
 
     def write(
         self,

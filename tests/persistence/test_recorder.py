@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from actorbus.errors import AuditUnavailable
 from actorbus.message import MessageKind, Reason, Status
-from actorbus.telemetry import AuditResumed, AuditStalled
+from actorbus.persistence.pressure import Health
+from actorbus.telemetry import AuditDamaged, AuditResumed, AuditSpilled, AuditStalled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +138,7 @@ def test_a_transaction_holds_at_most_a_batch(
         recorder.sent(history.message(number))
     recorder.flush(10)
 
-    opening = 2  # the schema is looked at, the project's row is made
+    opening = 1  # the project's row is made, and the chain begun
     assert commits.count == opening + 3
 
 
@@ -208,7 +212,7 @@ def test_an_ending_after_the_close_is_told_of(file_history: Any) -> None:
 def test_a_full_ring_refuses_after_the_time_out_and_keeps_what_it_has(
     file_history: Any, lock: Any
 ) -> None:
-    recorder = file_history.record(audit_ring=4, send_timeout=0.01)
+    recorder = file_history.record(audit_ring=4, send_timeout=0.01, audit_spill_bytes=0)
     recorder.flush(10)
     lock.take()
 
@@ -224,7 +228,7 @@ def test_a_full_ring_refuses_after_the_time_out_and_keeps_what_it_has(
 
 
 def test_a_sender_at_a_full_ring_goes_on_when_there_is_room(file_history: Any, lock: Any) -> None:
-    recorder = file_history.record(audit_ring=4)
+    recorder = file_history.record(audit_ring=4, audit_spill_bytes=0)
     lock.take()
     for number in range(4):
         recorder.sent(file_history.message(number))
@@ -242,7 +246,7 @@ def test_a_sender_at_a_full_ring_goes_on_when_there_is_room(file_history: Any, l
 
 
 def test_a_full_ring_without_a_database_holds_up_no_ending(file_history: Any, lock: Any) -> None:
-    recorder = file_history.record(audit_ring=2)
+    recorder = file_history.record(audit_ring=2, audit_spill_bytes=0)
     lock.take()
     messages = [file_history.message(number) for number in range(2)]
     for message in messages:
@@ -261,7 +265,7 @@ def test_a_full_ring_without_a_database_holds_up_no_ending(file_history: Any, lo
 async def test_a_full_ring_without_a_database_does_not_hold_up_a_loop(
     file_history: Any, lock: Any
 ) -> None:
-    recorder = file_history.record(audit_ring=1)
+    recorder = file_history.record(audit_ring=1, audit_spill_bytes=0)
     lock.take()
     recorder.sent(file_history.message())
     recorder._hurry()
@@ -312,10 +316,10 @@ def test_a_failing_database_is_tried_again_when_the_pause_is_over(
     assert file_history.rows() == (1, 0)
 
 
-def test_closing_without_a_database_says_how_many_records_are_left(
+def test_closing_without_database_or_spill_says_how_many_records_are_left(
     file_history: Any, lock: Any
 ) -> None:
-    recorder = file_history.record()
+    recorder = file_history.record(audit_spill_bytes=0)
     recorder.flush(10)
     lock.take()
     for number in range(3):
@@ -327,6 +331,169 @@ def test_closing_without_a_database_says_how_many_records_are_left(
     recorder._thread.join(10)
     recorder._ring.clear()
     recorder._in_flight = 0
+
+
+def test_a_crowded_ring_goes_to_the_disk_and_then_to_the_database_in_order(
+    file_history: Any, lock: Any
+) -> None:
+    recorder = file_history.record(audit_ring=10)
+    recorder.flush(10)
+    lock.take()
+
+    messages = [file_history.message(number) for number in range(40)]
+    for message in messages:
+        recorder.sent(message)
+    spilled = file_history.seen.wait_for(AuditSpilled)
+    during = recorder.health
+    for message in messages:
+        file_history.end(recorder, message)
+    lock.release()
+    recorder.flush(10)
+
+    views = file_history.audit.messages()
+    assert (during, recorder.health) == (Health.SPILLING, Health.OK)
+    assert "locked" in spilled.error
+    assert [view.payload for view in views] == list(range(39, -1, -1))
+    assert {view.status for view in views} == {Status.HANDLED}
+    assert recorder.spilled == 0
+    resumed = file_history.seen.of(AuditResumed)
+    assert len(resumed) == 1
+    assert resumed[0].written == 80
+
+
+def sent_until_refused(recorder: Any, history: Any, why: str) -> int:
+    """How many messages were taken."""
+    for number in range(10_000):
+        try:
+            recorder.sent(history.message(number))
+        except AuditUnavailable as error:
+            assert why in str(error)  # noqa: PT017 - the number is wanted too
+            return number
+    pytest.fail("nothing was refused")
+
+
+async def test_a_spill_that_takes_records_holds_up_no_loop(file_history: Any, lock: Any) -> None:
+    recorder = file_history.record(audit_ring=4)
+    recorder.flush(10)
+    lock.take()
+
+    for number in range(50):
+        recorder.sent(file_history.message(number))
+    lock.release()
+    recorder.flush(10)
+
+    assert file_history.rows() == (50, 0)
+
+
+def test_a_full_spill_blocks_senders_and_drops_nothing(file_history: Any, lock: Any) -> None:
+    recorder = file_history.record(audit_ring=4, send_timeout=2, audit_spill_bytes=1_000)
+    recorder.flush(10)
+    lock.take()
+
+    taken = sent_until_refused(recorder, file_history, "of 1,000 allowed")
+    during = recorder.health
+    lock.release()
+    recorder.flush(10)
+
+    assert taken > 4
+    assert (during, recorder.health) == (Health.BLOCKED, Health.OK)
+    assert {view.payload for view in file_history.audit.messages()} == set(range(taken))
+
+
+def test_what_is_left_at_the_close_is_there_after_the_next_start(
+    file_history: Any, lock: Any
+) -> None:
+    recorder = file_history.record()
+    recorder.flush(10)
+    lock.take()
+    payload = {"bytes": b"\x00", "text": "half \ud800"}
+    message = file_history.message(payload, headers={"a": "b"}, run_id="run", hops=3)
+    recorder.sent(message)
+    file_history.end(recorder, message, Status.DEAD, reason=Reason.EXPIRED, error="late")
+
+    recorder.close(10)
+    told = file_history.seen.wait_for(AuditSpilled)
+    lock.release()
+    before = file_history.rows()
+    later = file_history.record()
+    later.flush(10)
+
+    view = file_history.audit.message(message.id)
+    later.close(10)
+    assert told.size > 0
+    assert (before, file_history.rows()) == ((0, 0), (1, 0))
+    assert view.payload == {"bytes": {"$bytes": "AA=="}, "text": "half \\ud800"}
+    assert (view.headers, view.run_id, view.hops) == ({"a": "b"}, "run", 3)
+    assert (view.status, view.reason, view.error) == (Status.DEAD, Reason.EXPIRED, "late")
+    assert not Path(told.path).exists()
+
+
+def test_what_was_written_before_a_crash_is_not_written_twice(
+    file_history: Any, lock: Any, tmp_path: Path
+) -> None:
+    recorder = file_history.record(audit_ring=4)
+    recorder.flush(10)
+    lock.take()
+    for number in range(8):
+        recorder.sent(file_history.message(number))
+    spill = Path(file_history.seen.wait_for(AuditSpilled).path)
+    recorder.close(10)
+    shutil.copytree(spill, tmp_path / "copy")
+    lock.release()
+    file_history.record().flush(10)
+    file_history.close()
+
+    shutil.copytree(tmp_path / "copy", spill, dirs_exist_ok=True)
+    again = file_history.record()
+    again.sent(file_history.message("new"))
+    again.flush(10)
+
+    assert file_history.rows() == (9, 0)
+
+
+def test_a_spill_cut_short_by_a_crash_is_replayed_as_far_as_it_goes(
+    file_history: Any, lock: Any
+) -> None:
+    recorder = file_history.record(audit_batch=2)
+    recorder.flush(10)
+    lock.take()
+    for number in range(6):
+        recorder.sent(file_history.message(number))
+    recorder.close(10)
+    lock.release()
+    (segment,) = Path(file_history.seen.wait_for(AuditSpilled).path).rglob("*.spill")
+    os.truncate(segment, segment.stat().st_size - 1)
+
+    file_history.record().flush(10)
+
+    damage = file_history.seen.wait_for(AuditDamaged)
+    assert "crash" in damage.cause
+    assert {view.payload for view in file_history.audit.messages()} == {0, 1, 2, 3}
+
+
+def test_a_deleted_file_is_noticed_and_made_anew(file_history: Any) -> None:
+    recorder = file_history.record()
+    recorder.sent(file_history.message("gone with its file"))
+    recorder.flush(10)
+    file_history.audit.path.unlink()
+
+    recorder.sent(file_history.message("kept"))
+    recorder._hurry()
+    file_history.seen.wait_for(AuditStalled)
+    recorder.flush(10)
+
+    assert "deleted" in file_history.seen.wait_for(AuditStalled).error
+    assert [view.payload for view in file_history.audit.messages()] == ["kept"]
+
+
+def test_large_payloads_leave_room_for_fewer(file_history: Any) -> None:
+    recorder = file_history.record(audit_ring=1_000, audit_ring_bytes=100_000)
+
+    for _ in range(30):
+        recorder.sent(file_history.message("x" * 10_000))
+        recorder.flush(10)
+
+    assert 9 <= recorder._limit <= 10
 
 
 def test_strict_is_committed_when_sent_returns(file_history: Any) -> None:
