@@ -286,7 +286,8 @@ class Audit:
         """Who sent to whom how often, the `limit` most frequent pairs.
 
         A broadcast counts for each recipient whose outcome is known. Takes time in proportion
-        to the messages that match: about a second per 200,000.
+        to the messages that match. `status` and `reason` match here what SQL can tell: also a
+        message that had them before a later delivery.
         """
         return self._reader().talk(checked(**filters), checked_limit(limit))
 

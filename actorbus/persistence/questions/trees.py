@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from actorbus.persistence.questions.scope import Scope
 
 _LOOKED_THROUGH: Final = 100_000
-"""Messages of one conversation: two ids of each are held, 30 MB in all."""
+"""Messages of one conversation; two ids of each are held."""
 
 
 def tree(
