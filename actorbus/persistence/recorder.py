@@ -19,7 +19,7 @@ What is in memory when the process dies is lost: at most what was sent in the la
 ``audit_interval`` while the database keeps up. A ``strict`` recorder returns from ``sent`` only
 once the message is committed; senders that wait together share a transaction.
 
-The bytes in the ring are an estimate: the writer measures one payload in 64 as it encodes them,
+The bytes in the ring are an estimate: the writer measures one payload in 128 before it writes them,
 and lets as many records wait as ``audit_ring_bytes`` holds of such. Measuring each at the sender
 would cost it something for every message, and miss what is inside an object.
 
@@ -72,7 +72,7 @@ _PATIENCE: Final = 1.0
 _PATIENCE_LOST: Final = 0.1
 _PARTING: Final = 2.0
 """How long closing waits beyond its time-out for what is left to be spilled."""
-_SAMPLE: Final = 64
+_SAMPLE: Final = 128
 _HANDLED: Final = Status.HANDLED.value
 _TO_MANY: Final = frozenset({MessageKind.BROADCAST, MessageKind.EVENT})
 
@@ -443,8 +443,9 @@ class Recorder:
             return self._next()
         if self._write(batch):
             self._batch = None
-            self._settle(batch.records)
-            self._recovered(batch.records)
+            records = batch.records
+            self._settle(records)
+            self._recovered(records)
         return True
 
     def _in_hand(self) -> _Batch | None:
@@ -671,14 +672,15 @@ class Recorder:
 
     def _check_file(self) -> None:
         """SQLite goes on writing to a file that was deleted, and says nothing."""
+        path, opened = self.database.path, self._file
+        if path is None or opened is None:
+            return
         try:
-            same = self._file is None or os.path.samestat(
-                self._file, Path(self.database.path or "").stat()
-            )
+            same = os.path.samestat(opened, path.stat())
         except FileNotFoundError:
             same = False
         if not same:
-            raise AuditUnavailable(f"{self.database.path} was deleted or replaced while in use")
+            raise AuditUnavailable(f"{path} was deleted or replaced while in use")
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
