@@ -40,6 +40,10 @@ check: $(DEV) ## Lint, formatting, types, and which layer may import which
 stress: $(DEV) ## Run the long, heavy tests, one at a time
 	@$(BIN)/pytest -m stress $(ARGS)
 
+.PHONY: faults-audit
+faults-audit: $(DEV) ## Lock, fill and kill the history's writer, for minutes
+	@FAULTS_ROUNDS=20 FAULTS_SECONDS=60 $(BIN)/pytest -q --timeout 600 tests/faults/test_audit.py $(ARGS)
+
 .PHONY: bench
 bench: $(RUNTIME) ## Measure speed beside plain baselines; ARGS="--quick" or ARGS="tell ask"
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -1,0 +1,211 @@
+"""Faults of a history's database, as a node meets them: nothing is lost that was promised.
+
+``FAULTS_ROUNDS`` and ``FAULTS_SECONDS`` make them longer; ``make faults-audit``
+does.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actorbus.clock import SystemClock
+from actorbus.errors import AuditUnavailable
+from actorbus.message import IdSource
+from actorbus.persistence.audit import Audit
+from actorbus.settings import Settings
+from actorbus.telemetry import AuditResumed, AuditSpilled, Telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from actorbus.persistence.recorder import Recorder
+
+ROUNDS = int(os.environ.get("FAULTS_ROUNDS", "5"))
+SECONDS = float(os.environ.get("FAULTS_SECONDS", "1.5"))
+WRITER = Path(__file__).with_name("writer.py")
+INTERVAL = Settings().audit_interval
+SLACK = 1.0
+"""Seconds that a loaded machine may keep a writer waiting beyond its interval."""
+
+
+class Node:
+    """A recorder in real time, and what it told."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.told: list[Any] = []
+        self._clock = SystemClock()
+        self._ids = IdSource()
+
+    def record(self, **settings: Any) -> Recorder:
+        telemetry = Telemetry()
+        telemetry.listen(self.told.append)
+        recorder = Audit(f"sqlite:///{self.path}").record(
+            node="writer", settings=Settings(**settings), telemetry=telemetry, clock=self._clock
+        )
+        recorder.start()
+        return recorder
+
+    def send(self, recorder: Recorder, number: int) -> float:
+        """How long the sender was kept."""
+        now = self._clock.now()
+        made = self._ids.make(now)
+        begun = time.perf_counter()
+        recorder.sent((made, "a", number, 2, now, made, None, None, 0, None, None, "bob"))
+        recorder.handled(made, now, now)
+        return time.perf_counter() - begun
+
+    def kept(self) -> list[int]:
+        with closing(sqlite3.connect(self.path)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            rows = connection.execute("SELECT payload FROM agent_messages ORDER BY id").fetchall()
+        return [int(payload) for (payload,) in rows]
+
+    def heard(self, kind: type[Any]) -> list[Any]:
+        return [one for one in self.told if isinstance(one, kind)]
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "history.db")
+
+
+def wait_until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Another process holds the lock meanwhile."""
+    script = (
+        "import sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "c.execute('BEGIN IMMEDIATE'); print('locked', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"locked\n"
+        yield
+        assert holder.stdin is not None
+        holder.stdin.close()
+
+
+def test_a_lock_held_by_another_process_loses_nothing_and_holds_up_no_sender(node: Node) -> None:
+    recorder = node.record(audit_ring=2_000)
+    recorder.flush(30)
+    waits: list[float] = []
+
+    with locked(node.path):
+        end = time.monotonic() + SECONDS
+        while time.monotonic() < end or not node.heard(AuditSpilled):
+            waits.append(node.send(recorder, len(waits)))
+            time.sleep(0.0005)
+    recorder.flush(30)
+
+    waits.sort()
+    assert node.kept() == list(range(len(waits)))
+    assert node.heard(AuditResumed)
+    assert waits[len(waits) * 99 // 100] < 0.1
+    recorder.close(30)
+
+
+def test_a_full_disk_blocks_in_the_end_and_loses_nothing(node: Node) -> None:
+    recorder = node.record(audit_ring=500, send_timeout=0.5)
+    recorder.flush(30)
+
+    with files_of_at_most(512 * 1024):
+        taken = sent_until_refused(node, recorder)
+        during = recorder.health
+    recorder.flush(30)
+
+    assert (during, recorder.health) == ("blocked", "ok")
+    assert node.kept() == list(range(taken))
+    recorder.close(30)
+
+
+def sent_until_refused(node: Node, recorder: Recorder) -> int:
+    for number in range(1_000_000):
+        try:
+            node.send(recorder, number)
+        except AuditUnavailable:
+            return number
+    pytest.fail("nothing was refused")
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes meanwhile: a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_database_that_refuses_rows_loses_nothing(node: Node) -> None:
+    recorder = node.record(audit_ring=100)
+    recorder.flush(30)
+    with closing(sqlite3.connect(node.path, isolation_level=None)) as connection:
+        connection.execute(
+            "CREATE TRIGGER refuse BEFORE INSERT ON agent_messages "
+            "BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        )
+        for number in range(1_000):
+            node.send(recorder, number)
+        wait_until(lambda: node.heard(AuditSpilled))
+        connection.execute("DROP TRIGGER refuse")
+    recorder.flush(30)
+
+    assert node.kept() == list(range(1_000))
+    recorder.close(30)
+
+
+def test_a_killed_writer_loses_at_most_its_last_interval(node: Node) -> None:
+    for turn in range(ROUNDS):
+        flushed, sent = killed(node.path, after=6 + 3 * turn)
+
+        node.record().close(30)
+
+        kept = node.kept()
+        assert len(kept) == len(set(kept))
+        assert kept == list(range(1, len(kept) + 1))
+        assert len(kept) >= flushed
+        last = max((at for _, at in sent), default=0.0)
+        safe = [number for number, at in sent if at < last - INTERVAL - SLACK]
+        assert len(kept) >= max(safe, default=0)
+        for left in node.path.parent.glob("history.db*"):
+            left.unlink()
+
+
+def killed(path: Path, *, after: int) -> tuple[int, list[tuple[int, float]]]:
+    """What a writer had said when it was killed: the last flushed, and what was sent when."""
+    with subprocess.Popen(
+        [sys.executable, str(WRITER), f"sqlite:///{path}", "100000"], stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        said = [writer.stdout.readline() for _ in range(51 * after)]
+        writer.send_signal(signal.SIGKILL)
+        said += writer.stdout.readlines()
+    words = [line.split() for line in said if line.endswith(b"\n")]
+    flushed = [int(line[1]) for line in words if line[0] == b"flushed"]
+    sent = [(int(line[1]), float(line[2])) for line in words if line[0] == b"sent"]
+    return max(flushed), sent
