@@ -204,6 +204,26 @@ class Audit:
         """
         return self._reader().conversation(parse_id(id), checked_limit(limit))
 
+    def draw(
+        self,
+        id: MessageId | str | UUID,
+        *,
+        format: str = "svg",
+        limit: int = MOST,
+        width: int = 100,
+    ) -> str:
+        """One conversation as a drawing: who said what to whom.
+
+        `format`: ``text`` (`width` columns), ``mermaid``, ``svg``, ``json``, or ``chrome-trace``,
+        which Perfetto opens.
+
+        Raises:
+            InvalidQuery: no such format.
+        """
+        from actorbus.persistence.drawing import draw
+
+        return draw(self.conversation(id, limit=limit), format, width=width)
+
     def messages(
         self,
         *,
@@ -427,9 +447,7 @@ class Audit:
         self._written()
         proof, now = self._proof(), time.time()
         ids = IdSource()
-        done = do(
-            self._database(), self.tenant, what, actor=actor, reason=reason, ids=ids, now=now
-        )
+        done = do(self._database(), self.tenant, what, actor=actor, reason=reason, ids=ids, now=now)
         anchor_acts(self._database(), self.tenant, proof, now)
         return done
 

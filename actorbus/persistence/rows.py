@@ -21,9 +21,10 @@ from uuid import UUID
 from sqlalchemy import select
 
 from actorbus.message import MessageKind, Status, type_name
+from actorbus.persistence.bulk import ArrayInsert
 from actorbus.persistence.chains import EVENT_WIDTH, MESSAGE_WIDTH
 from actorbus.persistence.columns import id_encoder, instant_encoder
-from actorbus.persistence.models import AgentMessage, MessageEvent, Project, Tenant
+from actorbus.persistence.models import AgentMessage, Base, MessageEvent, Project, Tenant
 from actorbus.persistence.payloads import encode
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from actorbus.message import Entry, IdSource, MessageId, PlainEntry
     from actorbus.persistence.chains import Sealer
     from actorbus.persistence.masking import Mask
-    from actorbus.persistence.models import Base
 
 _MESSAGE_COLUMNS: Final = (
     "tenant_id",
@@ -170,15 +170,15 @@ class Rows:
     ) -> None:
         self.chain = chain
         self._mask = mask
-        self._placeholder = placeholder = _placeholder(dialect)
+        self._placeholder = _placeholder(dialect)
         self._careful = True
         self._id = id_encoder(dialect)
         self._instant = instant_encoder(dialect)
         self._tenant = self._id(tenant)
         self._project = self._id(project)
         self._node = node
-        self._messages = Insert(AgentMessage.__tablename__, _MESSAGE_COLUMNS, placeholder, batch)
-        self._events = Insert(MessageEvent.__tablename__, _EVENT_COLUMNS, placeholder, batch)
+        self._messages = _insert(AgentMessage, _MESSAGE_COLUMNS, dialect, batch)
+        self._events = _insert(MessageEvent, _EVENT_COLUMNS, dialect, batch)
 
     def of(self, node: str) -> Rows:
         """The same for what another node spilled; its rows go into this one's chain."""
@@ -377,6 +377,14 @@ def _mask_events(values: list[Any], mask: Mask) -> None:
     for at in range(_EVENT_ERROR, len(values), EVENT_WIDTH):
         if (error := values[at]) is not None:
             values[at] = mask.text(error)
+
+
+def _insert(
+    model: type[Base], columns: Sequence[str], dialect: str, batch: int
+) -> Insert | ArrayInsert:
+    if dialect == "postgresql":
+        return ArrayInsert(Base.metadata.tables[model.__tablename__], columns, batch)
+    return Insert(model.__tablename__, columns, _placeholder(dialect), batch)
 
 
 def _placeholder(dialect: str) -> str:

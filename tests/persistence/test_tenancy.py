@@ -45,6 +45,7 @@ SECRET = "xyzzy"
 NOT_ASKED = {
     "Audit.bind": "names its tenant itself",
     "Audit.close": "asks nothing",
+    "Audit.draw": "draws what `conversation` answers, which is asked",
     "Audit.record": "is how history gets in, and the set-up here",
     "Reader.heads": "gives numbers for `news` to be asked with, and all numbers look alike",
 }
