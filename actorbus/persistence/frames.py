@@ -128,13 +128,15 @@ def unpack(body: bytes) -> tuple[list[Pair], list[Happening]]:
     events: list[Happening] = []
     try:
         for record in reader:
+            if not isinstance(record, list):
+                raise Unreadable(f"no records: a {type(record).__name__}")
             if len(record) == 2:  # an event: its id and how it ended
                 events.append((_id(record[0]), _outcome(record[1])))
             else:
                 pairs.append(
                     (_message(record), None if record[-1] is None else _outcome(record[-1]))
                 )
-    except (ValueError, TypeError, IndexError, AttributeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, msgpack.UnpackException) as error:
         raise Unreadable(f"no records: {error}") from None
     return pairs, events
 

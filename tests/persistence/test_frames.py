@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actorbus.message import IdSource, Message, MessageKind, Priority
@@ -101,6 +101,7 @@ def test_zeros_are_no_frames() -> None:
 
 
 @settings(deadline=None)
+@example(b"\x80")
 @given(st.binary(max_size=200))
 def test_no_body_raises_anything_but_unreadable(body: bytes) -> None:
     try:
