@@ -18,6 +18,7 @@ from actorbus import (
     Settings,
     handles,
 )
+from actorbus.actors.dispatchers.loop import LoopDispatcher
 from actorbus.telemetry import Event, PoolResized, SlowHandler
 
 if TYPE_CHECKING:
@@ -438,3 +439,14 @@ class TestLoop:
             node.spawn(User).ask("word").get(DEADLINE)
 
         assert log == ["open", "use", "close"]
+
+
+def test_a_loop_thread_whose_place_was_taken_ends_by_itself() -> None:
+    dispatcher = LoopDispatcher()
+    dispatcher._running_loop()
+    late = asyncio.new_event_loop()
+
+    dispatcher._run(late)
+
+    assert late.is_closed()
+    assert dispatcher.close(10) == []

@@ -167,12 +167,24 @@ class LoopDispatcher:
                     target=self._run, args=(loop,), name="actorbus-loop", daemon=True
                 )
                 thread.start()
-                self._thread = thread
-                self._thread_id = thread.ident
-                self._loop = loop
-            return self._loop
+                self._own(loop, thread)
+            return self._loop or loop
+
+    def _own(self, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+        """These are ours from now on. The lock is held."""
+        self._thread = thread
+        self._thread_id = thread.ident
+        self._loop = loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            # A KeyboardInterrupt may have come to whoever started this thread, who then does
+            # not know of it, and perhaps there is another one by now.
+            if self._loop is None:
+                self._own(loop, threading.current_thread())
+            if self._loop is not loop:
+                loop.close()
+                return
         asyncio.set_event_loop(loop)
         try:
             while not self._closed:
