@@ -73,6 +73,8 @@ class PoolDispatcher:
         self._work_begun = threading.Event()
         self._watching = False
         self._closed = False
+        self._over = threading.Event()
+        """Set when it closes: the monitor's sleep may be long."""
 
     def start(self) -> None:
         """Start the threads that are always there."""
@@ -106,6 +108,7 @@ class PoolDispatcher:
             workers = list(self._workers)
             idle, self._idle = self._idle, []
         self._nudge()
+        self._over.set()
         self._work_begun.set()
         for worker in idle:
             worker.wake.release()
@@ -263,7 +266,7 @@ class PoolDispatcher:
         tick = self._settings.pool_grow_after
         while not self._closed:
             self._work_begun.wait()
-            time.sleep(tick)
+            self._over.wait(tick)
             now = time.monotonic()
             with self._lock:
                 workers = list(self._workers)
