@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from actorbus import (
     Agent,
+    AgentStopped,
     DeadlockDetected,
     Node,
     NotStopped,
@@ -86,6 +88,15 @@ class TestPool:
                 last = node.spawn(_asking(before))
 
             assert last.ask("word").get(DEADLINE).startswith("actorbus-worker")
+
+    def test_a_pool_that_grows_late_stops_at_once(self) -> None:
+        node = Node(settings=Settings(pool_grow_after=3_600))
+        node.start()
+        node.spawn(Waiter).ask("word").get(DEADLINE)
+
+        node.stop(timeout=DEADLINE)
+
+        assert not any(thread.name == "actorbus-pool-monitor" for thread in threading.enumerate())
 
     def test_at_the_cap_a_wait_that_leaves_no_thread_is_refused(self) -> None:
         with Node(settings=Settings(pool_core=1, pool_threads=1)) as node:
@@ -439,6 +450,209 @@ class TestLoop:
             node.spawn(User).ask("word").get(DEADLINE)
 
         assert log == ["open", "use", "close"]
+
+
+class Pair(Agent):
+    """Asks the other one of a pair, and says what happened."""
+
+    def __init__(self, other: Ref | None = None) -> None:
+        super().__init__()
+        self.other = other
+
+    @handles
+    async def answer(self, number: int) -> int:
+        return number + 1
+
+
+class TestLentTurns:
+    """A turn that begins while another agent's handler waits, without a round of the loop."""
+
+    async def test_agents_that_ask_each_other_need_no_round_of_the_loop(self) -> None:
+        class Asker(Pair):
+            @handles
+            async def work(self, _: str) -> list[str]:
+                assert self.other is not None
+                # The first ask finds no runner that is idle.
+                await self.other.ask(0)
+                await asyncio.sleep(0)
+                rounds: list[str] = []
+                asyncio.get_running_loop().call_soon(rounds.append, "round")
+                for number in range(5):
+                    assert await self.other.ask(number) == number + 1
+                return list(rounds)
+
+        async with Node() as node:
+            asker = node.spawn(Asker, node.spawn(Pair))
+
+            assert await asker.ask("word", timeout=DEADLINE) == []
+
+    async def test_agents_that_ask_each_other_without_end_leave_the_loop_its_rounds(self) -> None:
+        over = False
+
+        class Asker(Pair):
+            @handles
+            async def work(self, _: str) -> int:
+                assert self.other is not None
+                asked = 0
+                while not over:
+                    await self.other.ask(asked)
+                    asked += 1
+                return asked
+
+        async with Node() as node:
+            reply = node.spawn(Asker, node.spawn(Pair)).ask("word", timeout=DEADLINE)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            over = True
+
+            assert await reply > 20
+
+    async def test_each_turn_has_a_task_and_a_context_of_its_own(self) -> None:
+        variable: ContextVar[str] = ContextVar("variable", default="unset")
+        tasks: list[asyncio.Task[Any] | None] = []
+
+        class Other(Agent):
+            @handles
+            async def answer(self, _: int) -> str:
+                tasks.append(asyncio.current_task())
+                found = variable.get()
+                variable.set("other")
+                return found
+
+        class Asker(Pair):
+            @handles
+            async def work(self, _: str) -> tuple[list[str], str]:
+                assert self.other is not None
+                await self.other.ask(0)
+                variable.set("asker")
+                found = [await self.other.ask(number) for number in range(3)]
+                tasks.append(asyncio.current_task())
+                return found, variable.get()
+
+        async with Node() as node:
+            found, after = await node.spawn(Asker, node.spawn(Other)).ask("word", timeout=DEADLINE)
+
+        assert "asker" not in found
+        assert after == "asker"
+        assert tasks[-1] is not None
+        assert tasks[-1] not in tasks[:-1]
+
+    async def test_one_that_begins_so_and_waits_goes_on_in_the_task_it_began_in(self) -> None:
+        tasks: list[asyncio.Task[Any] | None] = []
+
+        class Slow(Agent):
+            @handles
+            async def answer(self, number: int) -> str:
+                tasks.append(asyncio.current_task())
+                try:
+                    async with asyncio.timeout(0):
+                        await asyncio.sleep(DEADLINE)
+                except TimeoutError:
+                    tasks.append(asyncio.current_task())
+                    return "timed out"
+                return "never"
+
+        class Asker(Pair):
+            @handles
+            async def work(self, _: str) -> list[str]:
+                assert self.other is not None
+                return [await self.other.ask(number) for number in range(3)]
+
+        async with Node() as node:
+            asker = node.spawn(Asker, node.spawn(Slow))
+
+            assert await asker.ask("word", timeout=DEADLINE) == ["timed out"] * 3
+            assert tasks[0::2] == tasks[1::2]
+
+    async def test_one_whose_task_is_cancelled_before_it_goes_on_is_told(self) -> None:
+        begun: list[asyncio.Task[Any] | None] = []
+
+        class Slow(Agent):
+            @handles
+            async def answer(self, number: int) -> str:
+                if number == 0:
+                    return "ready"
+                begun.append(asyncio.current_task())
+                try:
+                    await asyncio.sleep(DEADLINE)
+                except asyncio.CancelledError:
+                    return "cancelled"
+                return "slept"
+
+        class Quick(Agent):
+            @handles
+            async def answer(self, number: int) -> int:
+                return number
+
+        async with Node() as node:
+            slow, quick = node.spawn(Slow), node.spawn(Quick)
+
+            class Asker(Agent):
+                @handles
+                async def work(self, _: str) -> Any:
+                    # Three runners: this one's, and two that are idle by then.
+                    await asyncio.gather(slow.ask(0), quick.ask(0))
+                    reply = slow.ask(1)
+                    await quick.ask(2)
+                    task = begun[0]
+                    assert task is not None
+                    task.cancel()
+                    return await reply
+
+            assert await node.spawn(Asker).ask("word", timeout=DEADLINE) == "cancelled"
+
+    async def test_a_hook_that_waits_leaves_the_loop_to_others(self) -> None:
+        class Late(Pair):
+            async def on_start(self) -> None:  # type: ignore[override]
+                await asyncio.sleep(0)
+                assert self.other is not None
+                self.found: int = await self.other.ask(1)
+
+            @handles
+            async def work(self, _: str) -> int:
+                return self.found
+
+        async with Node() as node:
+            assert await node.spawn(Late, node.spawn(Pair)).ask("word", timeout=DEADLINE) == 2
+
+    async def test_several_at_a_time_leave_the_run_queue_to_others_too(self) -> None:
+        class Many(Pair):
+            concurrency = 4
+
+            @handles
+            async def work(self, text: str) -> list[int]:
+                assert self.other is not None
+                return [await self.other.ask(number) for number in range(len(text))]
+
+        async with Node() as node:
+            many = node.spawn(Many, node.spawn(Pair))
+            replies = [many.ask("four", timeout=DEADLINE) for _ in range(10)]
+
+            assert await asyncio.gather(*replies) == [[1, 2, 3, 4]] * 10
+
+    async def test_a_turn_that_breaks_ends_its_agent_alone(self) -> None:
+        class Breaking(Agent):
+            @handles
+            async def answer(self, number: int) -> int:
+                return number
+
+        class Asker(Pair):
+            @handles
+            async def work(self, _: str) -> str:
+                assert self.other is not None
+                await self.other.ask(0)
+                cell = self.other._cell
+                assert cell is not None
+                # A fault of ours, in the middle of the turn.
+                cell.table = None  # type: ignore[assignment]
+                with pytest.raises(AgentStopped):
+                    await self.other.ask(1)
+                return "alive"
+
+        async with Node() as node:
+            asker = node.spawn(Asker, node.spawn(Breaking))
+
+            assert await asker.ask("word", timeout=DEADLINE) == "alive"
 
 
 def test_a_loop_thread_whose_place_was_taken_ends_by_itself() -> None:
