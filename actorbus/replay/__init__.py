@@ -3,8 +3,8 @@
 Importing this imports the test kit's node, but no database client.
 """
 
+from actorbus.replay.course import Step
 from actorbus.replay.divergence import Difference, Divergence
-from actorbus.replay.playing import Step
 from actorbus.replay.repair import Repair, Standing, lost, repair
 from actorbus.replay.replay import Outcome, Replay
 from actorbus.replay.said import Said

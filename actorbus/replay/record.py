@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Handling = tuple["MessageId", str]
 """A message in the hands of an agent."""
 
-_ANSWERS: Final = frozenset({MessageKind.REPLY, MessageKind.ERROR})
+ANSWERS: Final = frozenset({MessageKind.REPLY, MessageKind.ERROR})
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -51,7 +51,7 @@ class Record:
             cause = view.causation_id
             if cause is None or cause not in self.by_id:
                 continue
-            if view.kind in _ANSWERS:
+            if view.kind in ANSWERS:
                 self.answers[cause] = view
             elif view.sender is not None:
                 self.sent[cause, view.sender].append(view)
@@ -66,7 +66,7 @@ class Record:
     @property
     def messages(self) -> list[MessageView]:
         """All but the replies, in the order they were sent."""
-        return [view for view in self.views if view.kind not in _ANSWERS]
+        return [view for view in self.views if view.kind not in ANSWERS]
 
     def names(self) -> list[str]:
         """Everybody who got a message, in the order of the first."""
@@ -109,7 +109,7 @@ class Record:
     def request(self, id: MessageId) -> MessageView | None:
         """The request of that id, or the one that the reply of that id answers."""
         view = self.by_id.get(id)
-        if view is not None and view.kind in _ANSWERS and view.causation_id is not None:
+        if view is not None and view.kind in ANSWERS and view.causation_id is not None:
             view = self.by_id.get(view.causation_id)
         return view if view is not None and view.kind is MessageKind.REQUEST else None
 

@@ -6,8 +6,8 @@ remote service) and is played from history: what they sent comes again, and what
 is answered as they answered. What an agent does past the bus (files, sockets, random numbers) is
 its own; give it a stand-in for what must not happen twice.
 
-What is compared, and what is no difference: ``record.py``. In what order agents get their
-messages: ``playing.py``. How payloads come back from JSON: ``payloads.py``.
+What is compared, and what is no difference: ``record.py``. How it runs: ``playing.py``. How
+payloads come back from JSON: ``payloads.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from actorbus.actors.functions import agent_class
 from actorbus.errors import NotReplayable
 from actorbus.message import check_name, format_id, parse_id
 from actorbus.persistence.audit import Audit
-from actorbus.replay.playing import Cast, Change, Playing, Step
+from actorbus.replay.cast import Cast
+from actorbus.replay.course import Change, Step
+from actorbus.replay.playing import Playing
 from actorbus.replay.record import Record
 
 if TYPE_CHECKING:
@@ -203,7 +205,7 @@ class Replay:
             tuple(steps),
             len(self._record.views),
             playing.forked,
-            tuple(playing.unanswered),
+            playing.unanswered,
             playing.unknown,
             playing.broken,
             run_id,

@@ -7,32 +7,23 @@ one thread, and handlers can go on in another order than they began to wait in.
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from actorbus.actors.dispatcher import no_nudge
+from actorbus.testing.turns import Turns
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
     from actorbus.actors.cell import Cell
-    from actorbus.testing.node import TurnedLoop
-
-_MANY_TURNS: Final = 1_000_000
 
 
-class Turns:
+class InterruptibleTurns(Turns):
     """Gives turns to agents, to the event loop, and to handlers that need wait no longer."""
 
     def __init__(self, choice: random.Random) -> None:
-        self.loop: TurnedLoop | None = None
-        self.enqueue: Callable[[Cell], object]
-        self.nudge: Callable[[], object] = no_nudge
-        self._choice = choice
-        self._ready: list[Cell] = []
-        self.enqueue = self._ready.append
+        super().__init__(choice)
         self._waiting: list[tuple[_Fiber, Callable[[], bool]]] = []
         self._idle: list[_Fiber] = []
         self._own: dict[Cell, _Fiber] = {}
@@ -42,15 +33,6 @@ class Turns:
     def can_suspend(self) -> bool:
         """Whether the code that runs here has a turn, which can be interrupted."""
         return getattr(self._here, "fiber", None) is not None
-
-    def run(self, until: Callable[[], bool]) -> bool:
-        """Give turns until `until` holds, or nobody has work. Whether it held."""
-        for _ in range(_MANY_TURNS):
-            if until():
-                return True
-            if not self._one_turn():
-                return until()
-        raise AssertionError(f"agents are still at work after {_MANY_TURNS:,} turns")
 
     def suspend(self, woken: Callable[[], bool]) -> None:
         """Interrupt the turn that this is called in, until `woken` holds."""
@@ -66,9 +48,8 @@ class Turns:
 
     def _one_turn(self) -> bool:
         woken = [entry for entry in self._waiting if entry[1]()]
-        loop = self.loop
-        loop_waits = loop is not None and loop.waits and asyncio._get_running_loop() is None
-        choices = len(woken) + len(self._ready) + loop_waits
+        loop = self._waiting_loop()
+        choices = len(woken) + len(self._ready) + (loop is not None)
         if not choices:
             return False
         chosen = self._choice.randrange(choices)

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from actorbus.actors.dispatcher import no_nudge
 from actorbus.actors.dispatchers.loop import LoopDispatcher
-from actorbus.bus.origin import CURRENT
 from actorbus.errors import InvalidHandler, InvalidSettings, UnknownRecipient
 from actorbus.node import Node
 from actorbus.telemetry import MessageSent
 from actorbus.testing.clock import ManualClock
+from actorbus.testing.turns import TurnedLoop, Turns, TurnsWhileWaiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextvars import Context as VariableContext
 
     from actorbus.actors.cell import Cell
-    from actorbus.bus.waiting import Arm, Settling
     from actorbus.message import Message
     from actorbus.telemetry import Event
-
-Ts = TypeVarTuple("Ts")
-
-_MANY_TURNS: Final = 1_000_000
 
 
 class SimulatedCrash(Exception):
@@ -111,8 +102,8 @@ class TestNode(Node):
     def _make_clock(self) -> ManualClock:
         return self.clock
 
-    def _make_waiting(self) -> _TurnsWhileWaiting:
-        return _TurnsWhileWaiting(self)
+    def _make_waiting(self) -> TurnsWhileWaiting:
+        return TurnsWhileWaiting(lambda done, _until: self._scheduler.run(done))
 
     def _seed(self) -> int:
         return self.seed
@@ -124,7 +115,7 @@ class TestNode(Node):
         runtime = self._runtime
         runtime.turn_messages = 1
         self._loop = LoopDispatcher()
-        self._scheduler = _Scheduler(random.Random(self.seed))
+        self._scheduler = Turns(random.Random(self.seed))
         runtime.dispatchers = _Dispatchers(pool=self._scheduler, loop=self._loop)
         runtime.loop = self._loop
 
@@ -148,134 +139,6 @@ class TestNode(Node):
     def _note(self, event: Event) -> None:
         if isinstance(event, MessageSent):
             self.sent.append(event.message)
-
-
-class _Scheduler:
-    """Which agent has its turn next: any of those that wait, as the seed says."""
-
-    def __init__(self, choice: random.Random) -> None:
-        self.loop: TurnedLoop | None = None
-        self._choice = choice
-        self._ready: list[Cell] = []
-        self.enqueue: Callable[[Cell], object] = self._ready.append
-        self.nudge: Callable[[], object] = no_nudge
-
-    def run(self, until: Callable[[], bool]) -> bool:
-        """Give turns until `until` holds, or nobody has work. Whether it held."""
-        origin = CURRENT.get()
-        try:
-            for _ in range(_MANY_TURNS):
-                if until():
-                    return True
-                if not self._one_turn():
-                    return until()
-        finally:
-            CURRENT.set(origin)
-        raise AssertionError(f"agents are still at work after {_MANY_TURNS:,} turns")
-
-    def _one_turn(self) -> bool:
-        loop = self.loop
-        loop_waits = loop is not None and loop.waits and asyncio._get_running_loop() is None
-        choices = len(self._ready) + loop_waits
-        if not choices:
-            return False
-        chosen = self._choice.randrange(choices)
-        if chosen < len(self._ready):
-            self._ready.pop(chosen).turn()
-        elif loop is not None:
-            loop.step()
-        return True
-
-
-class _TurnsWhileWaiting:
-    """Waiting means giving others their turns."""
-
-    def __init__(self, node: TestNode) -> None:
-        self._node = node
-
-    def spin(self, awaited: Settling) -> bool:
-        """Nobody runs at the same time."""
-        return awaited.settled
-
-    def may_block(self) -> bool:
-        return asyncio._get_running_loop() is None
-
-    def wait(self, arm: Arm, until: float | None) -> bool:
-        happened: list[bool] = []
-        if not arm(partial(happened.append, True)):
-            return True
-        return self._node._scheduler.run(lambda: bool(happened))
-
-
-class TurnedLoop(asyncio.SelectorEventLoop):
-    """An event loop whose time is a ``ManualClock`` and which runs step by step."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        self._clock = clock
-        self.waits = False
-        super().__init__()
-
-    def time(self) -> float:
-        return self._clock.now()
-
-    def call_soon(
-        self,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: *Ts,
-        context: VariableContext | None = None,
-    ) -> asyncio.Handle:
-        self.waits = True
-        return super().call_soon(callback, *args, context=context)
-
-    def call_soon_threadsafe(
-        self,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: *Ts,
-        context: VariableContext | None = None,
-    ) -> asyncio.Handle:
-        self.waits = True
-        return super().call_soon_threadsafe(callback, *args, context=context)
-
-    def call_at(
-        self,
-        when: float,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: *Ts,
-        context: VariableContext | None = None,
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
-
-        def due() -> None:
-            if not handle.cancelled():
-                self.call_soon(callback, *args, context=context)
-
-        self._clock.call_at(when, due)
-        return handle
-
-    def call_later(
-        self,
-        delay: float,
-        callback: Callable[[Unpack[Ts]], object],
-        *args: *Ts,
-        context: VariableContext | None = None,
-    ) -> asyncio.TimerHandle:
-        return self.call_at(self.time() + delay, callback, *args, context=context)
-
-    def step(self) -> None:
-        """Run what is ready now."""
-        self.waits = False
-        super().call_soon(self.stop)
-        self.run_forever()
-
-    def finish(self) -> None:
-        """Cancel what still waits, and close."""
-        if self.is_closed():
-            return
-        while tasks := asyncio.all_tasks(self):
-            for task in tasks:
-                task.cancel()
-            self.step()
-        self.close()
 
 
 class _Dispatchers(dict[str, Any]):

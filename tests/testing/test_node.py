@@ -174,7 +174,7 @@ def test_work_without_end_is_found() -> None:
         ref = node.spawn(Restless, name="restless")
         ref.tell(0)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("actorbus.testing.node._MANY_TURNS", 100)
+            patch.setattr("actorbus.testing.turns._MANY_TURNS", 100)
             with pytest.raises(AssertionError, match="still at work"):
                 node.settle()
         ref.stop()
