@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - typer reads it
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from actorbus.cli.audit.common import AsJson, Tenant, Url, console, inert, print_json, table
-from actorbus.cli.audit.proof import Anchors, done, proven
+from actorbus.cli.audit.command import command
+from actorbus.cli.audit.common import AsJson, Tenant, Url, console, print_rows
+from actorbus.cli.audit.proof import Anchors, proven
 
 
+@command
 def anchors(
     audit: Url = None,
     tenant: Tenant = "default",
@@ -26,16 +28,10 @@ def anchors(
 
     if new_key is not None:
         public = new_key.with_name(f"{new_key.name}.pub")
-        done(lambda: make_keys(new_key, public))
+        make_keys(new_key, public)
         console().print(f"{new_key} signs, {public} verifies.")
         return
-    found = done(lambda: proven(audit, tenant, anchors=anchors).anchors())
+    found = proven(audit, tenant, anchors).anchors()
     names = ("chain", "number", "seq", "hash", "at", "key")
     rows = [tuple(str(getattr(one, name)) for name in names) for one in found]
-    if as_json:
-        print_json([dict(zip(names, row, strict=True)) for row in rows])
-        return
-    listed = table(*names)
-    for row in rows[-20:]:
-        listed.add_row(*map(inert, row))
-    console().print(listed)
+    print_rows(names, rows if as_json else rows[-20:], as_json=as_json)

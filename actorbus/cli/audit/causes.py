@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from actorbus.cli.audit.command import command
 from actorbus.cli.audit.common import (
     AsJson,
+    History,
     Id,
-    Project,
-    Tenant,
-    Url,
     addressed,
-    answered,
     console,
-    history,
     inert,
     print_json,
     standing,
@@ -32,18 +29,16 @@ if TYPE_CHECKING:
     from actorbus.persistence.audit import MessageView
 
 
+@command
 def causes(
     id: Id,
-    *,
-    audit: Url = None,
-    tenant: Tenant = "default",
-    project: Project = "default",
+    history: History,
     depth: Annotated[int, typer.Option(help="At most so many steps up and down.")] = 100,
     limit: Annotated[int, typer.Option(help="At most so many effects.")] = 1_000,
     as_json: AsJson = False,
 ) -> None:
     """Draw what caused a message and what it caused."""
-    found = answered(lambda: history(audit, tenant, project).tree(id, depth=depth, limit=limit))
+    found = history.tree(id, depth=depth, limit=limit)
     if found is None:
         fail(f"history has no message {id}", 1)
     if as_json:

@@ -1,4 +1,4 @@
-"""What the commands share: which history, how its answers are shown, how a question fails."""
+"""What the commands share: which history is meant, and how its answers are shown."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from actorbus.cli import terminal
-from actorbus.errors import AuditUnavailable, InvalidName, InvalidQuery
+from actorbus.cli.audit.command import From
+from actorbus.errors import AuditUnavailable, InvalidQuery
 from actorbus.message import Status
 from actorbus.persistence.audit import Audit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterable, Sequence
 
     from rich.console import Console
 
     from actorbus.persistence.audit import MessageView
-
-T = TypeVar("T")
 
 _DEMO: Final = "actorbus-demo.db"
 _PIPED_WIDTH: Final = 10_000
@@ -52,7 +51,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of a message.")]
 
 
-def history(url: str | None, tenant: str, project: str, **options: Any) -> Audit:
+def opened(url: str | None, **options: Any) -> Audit:
     """The history that is meant; the demo's where none is named and it is here."""
     if url is None:
         if not Path(_DEMO).is_file():
@@ -61,17 +60,14 @@ def history(url: str | None, tenant: str, project: str, **options: Any) -> Audit
                 f" (there is no ./{_DEMO} here)"
             )
         url = f"sqlite:///{_DEMO}"
-    return Audit(url, tenant=tenant, project=project, **options)
+    return Audit(url, **options)
 
 
-def answered(ask: Callable[[], T]) -> T:
-    """What `ask` returns; a question that fails ends the command with a sentence and a code."""
-    try:
-        return ask()
-    except (InvalidName, InvalidQuery) as error:
-        terminal.fail(str(error), 2)
-    except AuditUnavailable as error:
-        terminal.fail(str(error), 1)
+def _history(audit: Url = None, tenant: Tenant = "default", project: Project = "default") -> Audit:
+    return opened(audit, tenant=tenant, project=project)
+
+
+History = Annotated[Audit, From(_history)]
 
 
 def moment(option: str, value: str | None) -> datetime | None:
@@ -124,3 +120,14 @@ def standing(view: MessageView) -> Text:
 def print_json(value: Any) -> None:
     """ASCII only, so nothing in it can speak to a terminal."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def print_rows(names: Sequence[str], rows: Iterable[Sequence[str]], *, as_json: bool) -> None:
+    """Rows as a table, or each as a JSON object."""
+    if as_json:
+        print_json([dict(zip(names, row, strict=True)) for row in rows])
+        return
+    listed = table(*names)
+    for row in rows:
+        listed.add_row(*map(inert, row))
+    console().print(listed)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 from rich.text import Text
 
-from actorbus.cli.audit.common import Id, Project, Tenant, Url, answered, console, history
+from actorbus.cli.audit.command import command
+from actorbus.cli.audit.common import History, Id, console
 from actorbus.cli.files import write
 from actorbus.cli.terminal import fail
 from actorbus.persistence.drawing import Format, draw, lay_out, lines
@@ -29,11 +30,10 @@ _STYLES: Final = {
 _STDOUT: Final = Path("-")
 
 
+@command
 def conversation(
     id: Id,
-    audit: Url = None,
-    tenant: Tenant = "default",
-    project: Project = "default",
+    history: History,
     limit: Annotated[int, typer.Option(help="At most so many.")] = 1_000,
     format: Annotated[
         Format,
@@ -49,7 +49,7 @@ def conversation(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Draw who said what to whom, from the id of any message of the conversation."""
-    found = answered(lambda: history(audit, tenant, project).conversation(id, limit=limit))
+    found = history.conversation(id, limit=limit)
     if not found:
         fail(f"history has no conversation {id}", 1)
     wanted = Format.JSON if as_json else format

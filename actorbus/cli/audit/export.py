@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path  # noqa: TC003 - typer reads the annotation
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from actorbus.cli.audit.common import Project, Tenant, Url, answered, console, history
-from actorbus.cli.audit.filtered import filtered
+from actorbus.cli.audit.command import command
+from actorbus.cli.audit.common import History, console
+from actorbus.cli.audit.filtered import Filtered
 from actorbus.cli.terminal import fail
 
 
-@filtered
+@command
 def export(
-    *,
-    audit: Url = None,
-    tenant: Tenant = "default",
-    project: Project = "default",
+    history: History,
+    filters: Filtered,
     format: Annotated[str, typer.Option(help="jsonl, csv or cloudevents.")] = "jsonl",
     output: Annotated[
         Path | None,
@@ -26,21 +25,17 @@ def export(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Even if the file exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
-    filters: Any,
 ) -> None:
     """Write messages out, oldest first, as JSON lines, CSV or CloudEvents 1.0.
 
     A file appears when it is whole, or not at all.
     """
     chosen = "jsonl" if as_json else format
-    found = answered(lambda: history(audit, tenant, project))
     if output is None:
-        answered(lambda: found.export(sys.stdout, format=chosen, **filters))
+        history.export(sys.stdout, format=chosen, **filters)
         return
     try:
-        count = answered(
-            lambda: found.export(output, format=chosen, overwrite=overwrite, **filters)
-        )
+        count = history.export(output, format=chosen, overwrite=overwrite, **filters)
     except FileExistsError:
         fail(f"{output} exists: name another file, or give --overwrite", 1)
     except OSError as error:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 
-from actorbus.cli.audit.common import answered, moment
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from actorbus.cli.audit.command import From
+from actorbus.cli.audit.common import moment
 
 _WORDS: Final = {
     "sender": "Sent by this agent.",
@@ -30,27 +28,11 @@ _WORDS: Final = {
 }
 
 
-def filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """`command`, with an option for each filter; it gets them all as `filters`."""
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    options = [_option(name, words) for name, words in _WORDS.items()]
-    taken = [*(one for one in own if one.name != "filters"), *options]
-
-    def run(**given: Any) -> None:
-        filters = {name: given.pop(name) for name in _WORDS}
-        for name in ("since", "until"):
-            filters[name] = answered(_reading(name, filters[name]))
-        command(**given, filters=filters)
-
-    run.__doc__ = command.__doc__
-    run.__name__ = command.__name__
-    run.__annotations__ = {one.name: one.annotation for one in taken}
-    run.__signature__ = inspect.Signature(taken)  # type: ignore[attr-defined]
-    return run
-
-
-def _reading(name: str, value: str | None) -> Callable[[], Any]:
-    return lambda: moment(f"--{name}", value)
+def _filters(**given: str | None) -> Any:
+    filters: dict[str, Any] = dict(given)
+    for name in ("since", "until"):
+        filters[name] = moment(f"--{name}", given[name])
+    return filters
 
 
 def _option(name: str, words: str) -> inspect.Parameter:
@@ -60,3 +42,7 @@ def _option(name: str, words: str) -> inspect.Parameter:
         default=None,
         annotation=Annotated[str | None, typer.Option(f"--{name}", help=words)],
     )
+
+
+Filtered = Annotated[Any, From(_filters, [_option(*one) for one in _WORDS.items()])]
+"""The filters that were given, as every question takes them."""

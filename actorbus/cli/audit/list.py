@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from actorbus.cli.audit.command import command
 from actorbus.cli.audit.common import (
     AsJson,
-    Project,
-    Tenant,
-    Url,
+    History,
     addressed,
-    answered,
     console,
-    history,
     inert,
     print_json,
     standing,
     table,
 )
-from actorbus.cli.audit.filtered import filtered
+from actorbus.cli.audit.filtered import Filtered
 from actorbus.message import format_id
 from actorbus.persistence.drawing.plain import plain
 
@@ -32,23 +29,18 @@ if TYPE_CHECKING:
     from actorbus.persistence.audit import MessageView
 
 
-@filtered
+@command
 def list_messages(
-    *,
-    audit: Url = None,
-    tenant: Tenant = "default",
-    project: Project = "default",
+    history: History,
+    filters: Filtered,
     limit: Annotated[int, typer.Option(help="At most so many.")] = 50,
     before: Annotated[
         str | None, typer.Option(metavar="ID", help="Older than this message: the next page.")
     ] = None,
     as_json: AsJson = False,
-    filters: Any,
 ) -> None:
     """List messages, newest first."""
-    found = answered(
-        lambda: history(audit, tenant, project).messages(limit=limit, before=before, **filters)
-    )
+    found = history.messages(limit=limit, before=before, **filters)
     if as_json:
         print_json([plain(view) for view in found])
         return

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from actorbus.cli import terminal
-from actorbus.cli.audit.common import answered, history
-from actorbus.errors import HistoryHeld, UnknownRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from actorbus.persistence.audit import Audit
-
-T = TypeVar("T")
+from actorbus.cli.audit.command import From
+from actorbus.cli.audit.common import Tenant, Url, opened
+from actorbus.persistence.audit import Audit
 
 Why = Annotated[str, typer.Option("--why", help="The reason, which history keeps.")]
 Who = Annotated[
@@ -33,19 +27,30 @@ Anchors = Annotated[
 
 
 def proven(
-    url: str | None, tenant: str, *, anchors: Path | None = None, signing_key: Path | None = None
+    audit: Url = None, tenant: Tenant = "default", anchors: Anchors = None, **options: Any
 ) -> Audit:
     """The history that is meant, with its anchors."""
     place = True if anchors is None else anchors
-    return answered(lambda: history(url, tenant, "default", anchors=place, signing_key=signing_key))
+    return opened(audit, tenant=tenant, anchors=place, **options)
 
 
-def done(do: Callable[[], T]) -> T:
-    """What `do` returns; what it refuses ends the command with a sentence."""
-    try:
-        return answered(do)
-    except (HistoryHeld, UnknownRecord) as error:
-        terminal.fail(str(error), 1)
+def _read(audit: Url = None, tenant: Tenant = "default", anchors: Anchors = None) -> Audit:
+    return proven(audit, tenant, anchors)
+
+
+def _changed(
+    audit: Url = None,
+    tenant: Tenant = "default",
+    anchors: Anchors = None,
+    signing_key: SigningKey = None,
+) -> Audit:
+    return proven(audit, tenant, anchors, signing_key=signing_key)
+
+
+Proven = Annotated[Audit, From(_read)]
+"""A tenant's history with its anchors, for reading."""
+Changed = Annotated[Audit, From(_changed)]
+"""A tenant's history with its anchors and the key that signs them, for what changes it."""
 
 
 def whoever(given: str | None) -> str:

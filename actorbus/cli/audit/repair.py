@@ -10,19 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from actorbus.cli.audit.common import (
-    AsJson,
-    Project,
-    Tenant,
-    Url,
-    answered,
-    console,
-    history,
-    inert,
-    moment,
-    print_json,
-    table,
-)
+from actorbus.cli.audit.command import command
+from actorbus.cli.audit.common import AsJson, History, console, inert, moment, print_json, table
 from actorbus.cli.terminal import fail
 from actorbus.message import format_id
 
@@ -36,10 +25,9 @@ if TYPE_CHECKING:
 NOT_SENT: Final = 3
 
 
+@command
 def repair(
-    audit: Url = None,
-    tenant: Tenant = "default",
-    project: Project = "default",
+    history: History,
     since: Annotated[str | None, typer.Option(help="Sent at or after, in ISO 8601.")] = None,
     grace: Annotated[
         float, typer.Option(help="Seconds that a message may wait before it counts as lost.")
@@ -59,11 +47,7 @@ def repair(
     """
     if send and load is None:
         fail("--send needs --load PATH: the agents that are to handle it", 2)
-    found = answered(
-        lambda: _found(
-            history(audit, tenant, project), moment("--since", since), grace, load, send=send
-        )
-    )
+    found = _found(history, moment("--since", since), grace, load, send=send)
     if as_json:
         print_json([_plain(one) for one in found])
     else:

@@ -6,37 +6,23 @@ Exit codes: 0 all went as recorded, 3 it diverged; else as for ``actorbus audit`
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from actorbus.cli.audit.common import (
-    AsJson,
-    Project,
-    Tenant,
-    Url,
-    answered,
-    console,
-    history,
-    inert,
-    print_json,
-)
-from actorbus.cli.terminal import fail
-from actorbus.errors import NotReplayable
+from actorbus.cli.audit.command import command
+from actorbus.cli.audit.common import AsJson, History, console, inert, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rich.text import Text
 
     from actorbus.replay import Outcome, Replay, Step
-
-T = TypeVar("T")
 
 DIVERGED: Final = 3
 _WIDEST: Final = 100
 
 
+@command
 def replay(
     id: Annotated[
         str, typer.Argument(metavar="ID", help="The id of any message of the conversation.")
@@ -48,9 +34,7 @@ def replay(
             help="The agents that run for real: a file, folder or package. History plays the rest.",
         ),
     ],
-    audit: Url = None,
-    tenant: Tenant = "default",
-    project: Project = "default",
+    history: History,
     speed: Annotated[
         float | None,
         typer.Option(help="So many times faster than it was. Default: without waiting."),
@@ -65,10 +49,8 @@ def replay(
     """
     from actorbus.replay import Replay
 
-    made = _replayed(
-        lambda: Replay(history(audit, tenant, project), id, load=load, speed=speed, seed=seed)
-    )
-    outcome = _replayed(lambda: _run(made, step=step, shown=not as_json))
+    made = Replay(history, id, load=load, speed=speed, seed=seed)
+    outcome = _run(made, step=step, shown=not as_json)
     for broken in outcome.broken:
         console(stderr=True).print(inert(f"not loaded: {broken}"), style="yellow")
     if as_json:
@@ -119,10 +101,3 @@ def _plain(outcome: Outcome) -> dict[str, object]:
         "unknown_types": list(outcome.unknown_types),
         "broken": [str(broken) for broken in outcome.broken],
     }
-
-
-def _replayed(ask: Callable[[], T]) -> T:
-    try:
-        return answered(ask)
-    except NotReplayable as error:
-        fail(str(error), 1)

@@ -8,19 +8,8 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from actorbus.cli.audit.common import (
-    AsJson,
-    Id,
-    Project,
-    Tenant,
-    Url,
-    answered,
-    console,
-    history,
-    inert,
-    print_json,
-    table,
-)
+from actorbus.cli.audit.command import command
+from actorbus.cli.audit.common import AsJson, History, Id, console, inert, print_json, table
 from actorbus.cli.terminal import fail
 from actorbus.persistence.drawing.plain import plain
 
@@ -28,15 +17,10 @@ if TYPE_CHECKING:
     from actorbus.persistence.audit import MessageView
 
 
-def show(
-    id: Id,
-    audit: Url = None,
-    tenant: Tenant = "default",
-    project: Project = "default",
-    as_json: AsJson = False,
-) -> None:
+@command
+def show(id: Id, history: History, as_json: AsJson = False) -> None:
     """Show all there is to know of one message."""
-    view = answered(lambda: history(audit, tenant, project).message(id))
+    view = history.message(id)
     if view is None:
         fail(f"history has no message {id}", 1)
     if as_json:

@@ -9,19 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from actorbus.cli.audit.common import (
-    AsJson,
-    Project,
-    Tenant,
-    Url,
-    addressed,
-    answered,
-    console,
-    history,
-    inert,
-    standing,
-)
-from actorbus.cli.audit.filtered import filtered
+from actorbus.cli.audit.command import command
+from actorbus.cli.audit.common import AsJson, History, addressed, console, inert, standing
+from actorbus.cli.audit.filtered import Filtered
 from actorbus.message import format_id
 from actorbus.persistence.drawing.plain import plain
 
@@ -31,27 +21,22 @@ if TYPE_CHECKING:
     from actorbus.persistence.audit import Audit, MessageView
 
 
-@filtered
+@command
 def tail(
-    *,
-    audit: Url = None,
-    tenant: Tenant = "default",
-    project: Project = "default",
+    history: History,
+    filters: Filtered,
     count: Annotated[int, typer.Option("-n", metavar="N", min=0, help="How many.")] = 10,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")
     ] = False,
     as_json: AsJson = False,
-    filters: Any,
 ) -> None:
     """Show the newest messages, oldest first; with -f also those to come.
 
     With --json each message is a line.
     """
     try:
-        answered(
-            lambda: _show(_told(history(audit, tenant, project), count, follow, filters), as_json)
-        )
+        _show(_told(history, count, follow, filters), as_json)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from actorbus.cli.audit.common import (
-    AsJson,
-    Project,
-    Tenant,
-    Url,
-    answered,
-    console,
-    history,
-    inert,
-    print_json,
-    table,
-)
-from actorbus.cli.audit.filtered import filtered
+from actorbus.cli.audit.command import command
+from actorbus.cli.audit.common import AsJson, History, console, inert, print_json, table
+from actorbus.cli.audit.filtered import Filtered
 
 
-@filtered
+@command
 def talk(
-    *,
-    audit: Url = None,
-    tenant: Tenant = "default",
-    project: Project = "default",
+    history: History,
+    filters: Filtered,
     limit: Annotated[int, typer.Option(help="At most so many pairs.")] = 50,
     as_json: AsJson = False,
-    filters: Any,
 ) -> None:
     """Show who talked to whom how often, the most frequent pairs first."""
-    found = answered(lambda: history(audit, tenant, project).talk(limit=limit, **filters))
+    found = history.talk(limit=limit, **filters)
     if as_json:
         print_json(
             [

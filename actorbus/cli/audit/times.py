@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from actorbus.cli.audit.common import (
-    AsJson,
-    Project,
-    Tenant,
-    Url,
-    answered,
-    console,
-    history,
-    inert,
-    print_json,
-    table,
-)
-from actorbus.cli.audit.filtered import filtered
+from actorbus.cli.audit.command import command
+from actorbus.cli.audit.common import AsJson, History, console, inert, print_json, table
+from actorbus.cli.audit.filtered import Filtered
 
 if TYPE_CHECKING:
     from actorbus.persistence.answers import Spread
 
 
-@filtered
+@command
 def times(
-    *,
-    audit: Url = None,
-    tenant: Tenant = "default",
-    project: Project = "default",
+    history: History,
+    filters: Filtered,
     limit: Annotated[int, typer.Option(help="At most so many lines.")] = 50,
     as_json: AsJson = False,
-    filters: Any,
 ) -> None:
     """Show how long messages waited and took, in seconds, by recipient and type."""
-    found = answered(lambda: history(audit, tenant, project).times(limit=limit, **filters))
+    found = history.times(limit=limit, **filters)
     if as_json:
         print_json([asdict(one) for one in found])
         return

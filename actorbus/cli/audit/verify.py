@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path  # noqa: TC003 - typer reads it
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from actorbus.cli.audit.common import AsJson, Tenant, Url, console, inert, print_json, table
-from actorbus.cli.audit.proof import Anchors, done, proven
+from actorbus.cli.audit.command import command
+from actorbus.cli.audit.common import AsJson, console, inert, print_json, table
+from actorbus.cli.audit.proof import Proven
 
 if TYPE_CHECKING:
     from actorbus.persistence.audit import Audit
@@ -19,10 +20,9 @@ if TYPE_CHECKING:
 TAMPERED = 3
 
 
+@command
 def verify(
-    audit: Url = None,
-    tenant: Tenant = "default",
-    anchors: Anchors = None,
+    history: Proven,
     public_key: Annotated[
         Path | None,
         typer.Option("--public-key", help="PEM file: anchors must be signed with its key."),
@@ -30,7 +30,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check that nobody changed history. Exit codes: 0 sound, 3 tampered with, 1 unreadable."""
-    found = done(lambda: _verified(proven(audit, tenant, anchors=anchors), public_key))
+    found = _verified(history, public_key)
     if as_json:
         print_json(_plain(found))
     else:
