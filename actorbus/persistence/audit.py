@@ -345,7 +345,8 @@ class Audit:
             OSError: the file cannot be written; FileExistsError: it is there, and `overwrite`
                 is not set.
         """
-        from actorbus.persistence.export import lines, new_file
+        from actorbus.persistence.export import lines
+        from actorbus.persistence.files import whole_file
 
         count = 0
 
@@ -357,7 +358,7 @@ class Audit:
 
         text = lines(format, counted())
         if isinstance(to, (str, os.PathLike)):
-            with new_file(Path(to), overwrite=overwrite) as file:
+            with whole_file(Path(to), overwrite=overwrite) as file:
                 file.writelines(text)
         else:
             to.writelines(text)

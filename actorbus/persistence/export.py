@@ -1,18 +1,14 @@
 """History out of the database: JSON lines, CSV, CloudEvents.
 
-One message at a time goes through, so memory does not grow with history. A file appears under
-its name when it is whole and on disk, and not at all if something fails.
+One message at a time goes through, so memory does not grow with history.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import os
-from contextlib import contextmanager
-from errno import EEXIST, EINVAL, EISDIR
 from io import StringIO
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from actorbus.errors import InvalidQuery, did_you_mean
@@ -21,7 +17,6 @@ from actorbus.persistence.drawing.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from actorbus.persistence.audit import MessageView
 
@@ -131,37 +126,6 @@ def lines(format: str, views: Iterable[MessageView]) -> Iterator[str]:
         meant = did_you_mean(str(format), FORMATS)
         raise InvalidQuery(f"no format {str(format)[:32]!r}.{meant} Use one of {known}")
     return FORMATS[format](views)
-
-
-@contextmanager
-def new_file(path: Path, *, overwrite: bool = False) -> Iterator[TextIO]:
-    """A file that is there under its name once the block has ended well, and not before.
-
-    Raises:
-        OSError: it cannot be written; FileExistsError: it is there, and `overwrite` is not set.
-    """
-    path = path.resolve()
-    _refuse_existing(path, overwrite=overwrite)
-    temporary = path.with_name(f".{path.name[:64]}.{os.urandom(4).hex()}")
-    try:
-        with temporary.open("x", encoding="utf-8", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        _refuse_existing(path, overwrite=overwrite)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _refuse_existing(path: Path, *, overwrite: bool) -> None:
-    if path.is_dir():
-        raise IsADirectoryError(EISDIR, "it is a directory: name a file in it", str(path))
-    if path.exists() and not path.is_file():
-        raise OSError(EINVAL, "it is no regular file: give the export a stream", str(path))
-    if path.exists() and not overwrite:
-        raise FileExistsError(EEXIST, "it exists: name another file, or overwrite it", str(path))
 
 
 def _taken(line: StringIO) -> str:

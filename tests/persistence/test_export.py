@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import stat
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,16 @@ def test_an_existing_file_stays_unless_it_may_be_overwritten(kept: Any, tmp_path
     kept.audit.export(path, overwrite=True)
 
     assert len(path.read_text().splitlines()) == 3
+
+
+def test_a_file_that_is_overwritten_keeps_its_permissions(kept: Any, tmp_path: Path) -> None:
+    path = tmp_path / "export.jsonl"
+    path.write_text("for my eyes only")
+    path.chmod(0o600)
+
+    kept.audit.export(path, overwrite=True)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_an_export_that_fails_leaves_nothing_behind(

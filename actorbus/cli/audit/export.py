@@ -11,13 +11,12 @@ import typer
 from actorbus.cli.audit.command import command
 from actorbus.cli.audit.common import History, console
 from actorbus.cli.audit.filtered import Filtered
-from actorbus.cli.terminal import fail
+from actorbus.cli.files import writing
 
 
 @command
 def export(
     history: History,
-    filters: Filtered,
     format: Annotated[str, typer.Option(help="jsonl, csv or cloudevents.")] = "jsonl",
     output: Annotated[
         Path | None,
@@ -25,6 +24,8 @@ def export(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Even if the file exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format jsonl.")] = False,
+    *,
+    filters: Filtered,
 ) -> None:
     """Write messages out, oldest first, as JSON lines, CSV or CloudEvents 1.0.
 
@@ -34,10 +35,6 @@ def export(
     if output is None:
         history.export(sys.stdout, format=chosen, **filters)
         return
-    try:
+    with writing(output):
         count = history.export(output, format=chosen, overwrite=overwrite, **filters)
-    except FileExistsError:
-        fail(f"{output} exists: name another file, or give --overwrite", 1)
-    except OSError as error:
-        fail(f"cannot write {output}: {error.strerror or error}", 1)
     console(stderr=True).print(f"{count:,} messages in {output}", style="dim")

@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 @command
 def list_messages(
     history: History,
-    filters: Filtered,
     limit: Annotated[int, typer.Option(help="At most so many.")] = 50,
     before: Annotated[
         str | None, typer.Option(metavar="ID", help="Older than this message: the next page.")
     ] = None,
     as_json: AsJson = False,
+    *,
+    filters: Filtered,
 ) -> None:
     """List messages, newest first."""
     found = history.messages(limit=limit, before=before, **filters)

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 @command
 def tail(
     history: History,
-    filters: Filtered,
     count: Annotated[int, typer.Option("-n", metavar="N", min=0, help="How many.")] = 10,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")
     ] = False,
     as_json: AsJson = False,
+    *,
+    filters: Filtered,
 ) -> None:
     """Show the newest messages, oldest first; with -f also those to come.
 

@@ -14,9 +14,10 @@ from actorbus.cli.audit.filtered import Filtered
 @command
 def talk(
     history: History,
-    filters: Filtered,
     limit: Annotated[int, typer.Option(help="At most so many pairs.")] = 50,
     as_json: AsJson = False,
+    *,
+    filters: Filtered,
 ) -> None:
     """Show who talked to whom how often, the most frequent pairs first."""
     found = history.talk(limit=limit, **filters)

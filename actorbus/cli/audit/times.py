@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 @command
 def times(
     history: History,
-    filters: Filtered,
     limit: Annotated[int, typer.Option(help="At most so many lines.")] = 50,
     as_json: AsJson = False,
+    *,
+    filters: Filtered,
 ) -> None:
     """Show how long messages waited and took, in seconds, by recipient and type."""
     found = history.times(limit=limit, **filters)
