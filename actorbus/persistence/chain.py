@@ -357,7 +357,7 @@ def _ending(
         who = "an anchor" if furthest > end.seq else "the chain"
         yield Finding(
             Flaw.CUT, number, last + 1, None, None,
-            f"rows {last + 1:,} to {furthest:,} are gone: {who} knows of them",
+            f"{_rows(last + 1, furthest)} gone: {who} knows of it",
         )  # fmt: skip
     if last > end.seq:
         yield Finding(
@@ -372,8 +372,11 @@ def _ending(
 
 
 def _missing(number: int, first: int, last: int) -> Finding:
-    which = f"row {first:,} is" if first == last else f"rows {first:,} to {last:,} are"
-    return Finding(Flaw.MISSING, number, first, None, None, f"{which} missing")
+    return Finding(Flaw.MISSING, number, first, None, None, f"{_rows(first, last)} missing")
+
+
+def _rows(first: int, last: int) -> str:
+    return f"row {first:,} is" if first == last else f"rows {first:,} to {last:,} are"
 
 
 def _found(flaw: Flaw, number: int, link: Link, says: str) -> Finding:

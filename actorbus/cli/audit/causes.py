@@ -21,6 +21,7 @@ from actorbus.cli.audit.common import (
 from actorbus.cli.terminal import fail
 from actorbus.message import format_id
 from actorbus.persistence.drawing.plain import plain
+from actorbus.persistence.drawing.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +80,7 @@ def _missing(tree: Tree) -> Iterator[str]:
     if tree.lost_cause is not None:
         yield f"Its first cause here was caused by {format_id(tree.lost_cause)}, which is not here."
     if tree.left_out:
-        yield f"{tree.left_out:,} more effects are left out; see --depth and --limit."
+        yield f"Left out: {counted(tree.left_out, 'more effect')}; see --depth and --limit."
     if not tree.complete:
         yield "The conversation is very long: only its first messages were looked through."
 

@@ -12,6 +12,7 @@ from actorbus.cli.audit.command import command
 from actorbus.cli.audit.common import History, console
 from actorbus.cli.audit.filtered import Filtered
 from actorbus.cli.files import writing
+from actorbus.persistence.drawing.wording import counted
 
 
 @command
@@ -37,4 +38,4 @@ def export(
         return
     with writing(output):
         count = history.export(output, format=chosen, overwrite=overwrite, **filters)
-    console(stderr=True).print(f"{count:,} messages in {output}", style="dim")
+    console(stderr=True).print(f"{counted(count, 'message')} in {output}", style="dim")

@@ -12,6 +12,7 @@ import typer
 
 from actorbus.cli.audit.command import command
 from actorbus.cli.audit.common import AsJson, History, console, inert, print_json
+from actorbus.persistence.drawing.wording import counted
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -86,7 +87,8 @@ def _say(outcome: Outcome) -> None:
         said = inert(f"plain JSON, for want of a class: {names}")
         console(stderr=True).print(said, style="yellow")
     if outcome.divergence is None:
-        page.print(inert(f"the same: {len(outcome.steps)} messages, {outcome.recorded} recorded"))
+        messages = counted(len(outcome.steps), "message")
+        page.print(f"the same: {messages}, {outcome.recorded:,} recorded")
     else:
         page.print(inert(str(outcome.divergence), lines=True))
 

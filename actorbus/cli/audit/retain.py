@@ -10,6 +10,7 @@ import typer
 from actorbus.cli.audit.command import command
 from actorbus.cli.audit.common import AsJson, console, print_json
 from actorbus.cli.audit.proof import Changed, Who, Why, whoever
+from actorbus.persistence.drawing.wording import counted
 
 _DAY = 86_400.0
 _MIB = 1 << 20
@@ -37,6 +38,6 @@ def retain(
     if as_json:
         print_json([asdict(one) for one in deleted])
         return
-    console().print(f"{sum(one.rows for one in deleted):,} rows deleted.")
+    console().print(f"{counted(sum(one.rows for one in deleted), 'row')} deleted.")
     if any(one.held for one in deleted):
         console().print("A legal hold kept more: actorbus audit hold lists them.")

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from actorbus.cli.audit.command import command
 from actorbus.cli.audit.common import AsJson, console, inert, print_json, table
 from actorbus.cli.audit.proof import Proven
+from actorbus.persistence.drawing.wording import counted
 
 if TYPE_CHECKING:
     from actorbus.persistence.audit import Audit
@@ -61,16 +62,17 @@ def _show(found: Verification) -> None:
         page.print(listed)
     verdict = "sound" if found.sound else "not as it was written"
     page.print(
-        f"{found.rows:,} rows in {found.chains:,} chains, {found.anchors:,} anchors: {verdict}.",
+        f"{counted(found.rows, 'row')} in {counted(found.chains, 'chain')},"
+        f" {counted(found.anchors, 'anchor')}: {verdict}.",
         style="green" if found.sound else "red",
     )
-    for count, what in (
-        (found.deleted, "were deleted by retention"),
-        (found.redacted, "are redacted"),
-        (found.unchained, "are from before there were chains: nothing proves them"),
+    for what, count in (
+        ("Deleted by retention", found.deleted),
+        ("Redacted", found.redacted),
+        ("From before there were chains, so that nothing proves them", found.unchained),
     ):
         if count:
-            page.print(f"{count:,} rows {what}.")
+            page.print(f"{what}: {counted(count, 'row')}.")
     if not found.anchors:
         page.print("Without anchors a history that was written anew as a whole looks sound.")
 

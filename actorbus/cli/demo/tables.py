@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actorbus.cli.terminal import inert
+from actorbus.persistence.drawing.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,9 @@ def write_next(history: History, screen: Console, *, default_url: str) -> None:
     size = "" if history.bytes is None else f", {_bytes(history.bytes)}"
     gone = "" if history.kept else "; it was in memory only, and is gone now"
     screen.print(Text("History", style="bold"))
-    screen.print(f"  {inert(place)}: {history.messages:,} messages{size}{gone}", soft_wrap=True)
+    screen.print(
+        f"  {inert(place)}: {counted(history.messages, 'message')}{size}{gone}", soft_wrap=True
+    )
     if not history.kept:
         return
     screen.print()
@@ -64,13 +67,15 @@ def write_next(history: History, screen: Console, *, default_url: str) -> None:
 
 def _headline(report: Report) -> Text:
     done = report.summary.files + len(report.refused)
-    line = Text(f"Surveyed {done:,} files", style="bold")
+    line = Text(f"Surveyed {counted(done, 'file')}", style="bold")
     if done != report.found:
         line.append(f" of {report.found:,} found")
     line.append(f" in {inert(report.root)}: {report.seconds:.1f} s, {report.rate:,.0f} files/s")
     if report.interrupted:
         line.append("\nInterrupted", style="bold yellow")
-        line.append(f": the halt overtook {report.left:,} files that waited.", style="not bold")
+        line.append(
+            f": the halt overtook {counted(report.left, 'file')} that waited.", style="not bold"
+        )
     return line
 
 

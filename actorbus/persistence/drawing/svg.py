@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from actorbus.message import format_id
 from actorbus.persistence.drawing.label import OUTSIDE, after, label, lane_name, standing
-from actorbus.persistence.drawing.wording import cells, clipped, duration, elided
+from actorbus.persistence.drawing.wording import cells, clipped, counted, duration, elided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -180,7 +180,7 @@ def _title(diagram: Diagram) -> str:
 
 def _about(diagram: Diagram) -> str:
     agents = sum(name is not None for name in diagram.lanes)
-    said = [_counted(len(diagram.arrows), "message"), _counted(agents, "agent")]
+    said = [counted(len(diagram.arrows), "message"), counted(agents, "agent")]
     if diagram.arrows:
         views = [arrow.view for arrow in diagram.arrows]
         start = views[0].created_at
@@ -191,10 +191,6 @@ def _about(diagram: Diagram) -> str:
         if wrong := sum(arrow.wrong for arrow in diagram.arrows):
             said.append(f"{wrong:,} failed or dead")
     return ", ".join(said)
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _key(x: float, y: float) -> Iterator[str]:

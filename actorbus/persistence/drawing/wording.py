@@ -29,6 +29,11 @@ def inert(text: str, *, lines: bool = False) -> str:
     return "".join(shown)
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 row``, ``2 rows``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def cells(text: str) -> int:
     """How many columns of a fixed pitch `text` takes."""
     return len(text) if text.isascii() else sum(_cell(char) for char in text)

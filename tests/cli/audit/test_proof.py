@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -37,6 +38,10 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def some_id(path: Path) -> str:
+    return _any_id(path)
+
+
+def _any_id(path: Path) -> str:
     return format_id(Audit(f"sqlite:///{path}").messages()[0].id)
 
 
@@ -49,6 +54,18 @@ def test_a_sound_history_ends_with_0(path: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert "sound" in result.output
+
+
+def test_counts_are_said_in_good_english(path: Path) -> None:
+    run("redact", _any_id(path), "--why", "asked to", "--by", "ada")
+    kept = len(Audit(f"sqlite:///{path}").messages())
+    left = run("retain", "--messages", str(kept), "--why", "policy", "--by", "ada")
+
+    said = run("verify").output
+
+    assert left.output == "0 rows deleted.\n"
+    assert re.search(r"^\d+ rows in 2 chains, \d+ anchors: sound\.$", said, re.MULTILINE)
+    assert "Redacted: 1 row.\n" in said
 
 
 def test_a_changed_history_ends_with_3_and_names_the_row(path: Path, some_id: str) -> None:

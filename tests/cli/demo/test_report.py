@@ -67,7 +67,7 @@ def test_where_no_file_was_broken_it_says_so() -> None:
     halted = replace(REPORT, interrupted=True, letters=(HALTED,), found=3)
 
     assert "None: every file could be parsed." in _shown(REPORT)
-    assert "the halt overtook 1 files that waited" in _shown(halted)
+    assert "the halt overtook 1 file that waited" in _shown(halted)
     assert "Every file that was looked at could be parsed." in _shown(halted)
 
 

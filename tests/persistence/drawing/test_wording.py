@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorbus.persistence.drawing.wording import cells, clipped, duration, elided, inert
+from actorbus.persistence.drawing.wording import (
+    cells,
+    clipped,
+    counted,
+    duration,
+    elided,
+    inert,
+)
 
 _any = st.text(st.characters(exclude_categories=()), max_size=40)
 
@@ -27,6 +34,13 @@ _any = st.text(st.characters(exclude_categories=()), max_size=40)
 )
 def test_a_time_is_said_in_its_own_unit(seconds: float, said: str) -> None:
     assert duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (7_224, "7,224 rows")]
+)
+def test_one_is_not_said_as_many(count: int, said: str) -> None:
+    assert counted(count, "row") == said
 
 
 @pytest.mark.parametrize(
