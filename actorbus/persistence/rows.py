@@ -1,10 +1,8 @@
 """From messages to rows, and the statements that write them.
 
 This is the writer's inner loop. Parameters are built in the form the driver takes, beside
-SQLAlchemy's types (``columns.py`` reads them back), and one INSERT carries many rows: SQLite
-lets go of Python's lock at every step of a statement, so a row a step would let a busy thread
-take the lock away 500 times a batch, 5 ms each. One step for many rows measured 90 times
-faster beside a busy thread, and no slower alone.
+SQLAlchemy's types (``columns.py`` reads them back), and one INSERT carries many rows
+(``bulk.py`` says why).
 
 Every statement does nothing where the key exists, and a row that is there already gets no
 second place in the chain: the first batch after connecting, whose commit may or may not have
@@ -21,7 +19,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from actorbus.message import MessageKind, Status, type_name
-from actorbus.persistence.bulk import ArrayInsert
+from actorbus.persistence.bulk import ArrayInsert, Insert, LeanInsert
 from actorbus.persistence.chains import EVENT_WIDTH, MESSAGE_WIDTH
 from actorbus.persistence.columns import id_encoder, instant_encoder
 from actorbus.persistence.models import AgentMessage, Base, MessageEvent, Project, Tenant
@@ -83,8 +81,6 @@ _EVENT_COLUMNS: Final = (
 )
 _MOST_KEYS: Final = 500
 _PAYLOAD, _HEADERS, _MESSAGE_ERROR, _EVENT_ERROR = 11, 12, 20, 7
-_MAX_PARAMETERS: Final = 32_766
-"""SQLite's limit a statement; PostgreSQL's is twice that."""
 _ACCEPTED: Final = Status.ACCEPTED.value
 _NOT_ENDED: Final = (_ACCEPTED, None, None, 1, None, None)
 _TELL: Final = MessageKind.TELL.value
@@ -101,36 +97,6 @@ Outcome: TypeAlias = (
 error, attempt, started_at, ended_at. Words and numbers only: one is made for every message, a
 hundred thousand may wait, and what holds nothing else is none of the garbage collector's
 business."""
-
-
-class Insert:
-    """One INSERT of up to `most` rows, and of every smaller power of two."""
-
-    def __init__(self, table: str, columns: Sequence[str], placeholder: str, most: int) -> None:
-        self.width = len(columns)
-        self.most = min(most, _MAX_PARAMETERS // self.width)
-        self._row = f"({', '.join([placeholder] * self.width)})"
-        self._head = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "  # noqa: S608 - names from our models
-        self._texts: dict[int, str] = {}
-
-    def run(self, connection: Connection, values: list[Any]) -> int:
-        """Write rows whose values follow one another in `values`; how many were new."""
-        width = self.width
-        start, rows, new = 0, len(values) // width, 0
-        while rows:
-            size = self.most if rows >= self.most else 1 << (rows.bit_length() - 1)
-            end = start + size * width
-            done = connection.exec_driver_sql(self._text(size), tuple(values[start:end]))
-            new += done.rowcount
-            start, rows = end, rows - size
-        return new
-
-    def _text(self, size: int) -> str:
-        text = self._texts.get(size)
-        if text is None:
-            rows = ", ".join([self._row] * size)
-            text = self._texts[size] = f"{self._head}{rows} ON CONFLICT DO NOTHING"
-        return text
 
 
 def project_key(
@@ -177,8 +143,9 @@ class Rows:
         self._tenant = self._id(tenant)
         self._project = self._id(project)
         self._node = node
-        self._messages = _insert(AgentMessage, _MESSAGE_COLUMNS, dialect, batch)
-        self._events = _insert(MessageEvent, _EVENT_COLUMNS, dialect, batch)
+        self._dialect = dialect
+        self._batch = batch
+        self._make_statements()
 
     def of(self, node: str) -> Rows:
         """The same for what another node spilled; its rows go into this one's chain."""
@@ -187,6 +154,7 @@ class Rows:
         other = copy(self)
         other._node = node
         other._careful = True
+        other._make_statements()
         return other
 
     def write(
@@ -214,6 +182,27 @@ class Rows:
                 self._unknown(connection, MessageEvent, of_events, EVENT_WIDTH),
             )
             self._careful = False
+
+    def _make_statements(self) -> None:
+        self._messages = self._insert(AgentMessage, _MESSAGE_COLUMNS)
+        self._events = self._insert(MessageEvent, _EVENT_COLUMNS)
+
+    def _insert(self, model: type[Base], columns: Sequence[str]) -> Insert | ArrayInsert:
+        if self._dialect == "postgresql":
+            table = Base.metadata.tables[model.__tablename__]
+            return ArrayInsert(table, columns, self._batch)
+        return LeanInsert(
+            model.__tablename__,
+            columns,
+            self._placeholder,
+            self._batch,
+            constants={
+                "tenant_id": self._tenant,
+                "project_id": self._project,
+                "node": self._node,
+                "chain": self.chain.number,
+            },
+        )
 
     def _add(self, connection: Connection, of_messages: list[Any], of_events: list[Any]) -> bool:
         """Add rows to the chain; False, and nothing is done, if some are there already."""
@@ -377,14 +366,6 @@ def _mask_events(values: list[Any], mask: Mask) -> None:
     for at in range(_EVENT_ERROR, len(values), EVENT_WIDTH):
         if (error := values[at]) is not None:
             values[at] = mask.text(error)
-
-
-def _insert(
-    model: type[Base], columns: Sequence[str], dialect: str, batch: int
-) -> Insert | ArrayInsert:
-    if dialect == "postgresql":
-        return ArrayInsert(Base.metadata.tables[model.__tablename__], columns, batch)
-    return Insert(model.__tablename__, columns, _placeholder(dialect), batch)
 
 
 def _placeholder(dialect: str) -> str:

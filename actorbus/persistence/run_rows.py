@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import select
 
+from actorbus.persistence.bulk import Insert
 from actorbus.persistence.columns import id_encoder, instant_encoder
 from actorbus.persistence.models import AgentRun, Run, RunStatus
-from actorbus.persistence.rows import Insert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
+from sqlalchemy.pool import StaticPool
 
 from actorbus.message import Priority, Reason, Status
-from actorbus.persistence.bulk import ArrayInsert
+from actorbus.persistence.bulk import ArrayInsert, Insert, LeanInsert
 from actorbus.persistence.models import AgentMessage, Base, Tenant
-from actorbus.persistence.rows import Insert
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,3 +101,99 @@ def _raw() -> Any:
 
 def _for_driver(value: Any, name: str) -> Any:
     return json.dumps(value) if name == "payload" or (name == "headers" and value) else value
+
+
+# -- SQLite
+
+
+class Done(NamedTuple):
+    rowcount: int
+
+
+class Statements:
+    """A connection that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.written: list[Any] = []
+        self.sizes: list[int] = []
+
+    def exec_driver_sql(self, text: str, values: tuple[Any, ...]) -> Done:
+        assert text.count("(?, ?)") * 2 == len(values)
+        self.sizes.append(len(values) // 2)
+        self.written.extend(values)
+        return Done(len(values) // 2)
+
+
+@given(rows=st.integers(0, 300), most=st.integers(1, 64))
+def test_every_row_is_written_once_in_order_by_few_statements(rows: int, most: int) -> None:
+    connection: Any = Statements()
+    values = list(range(rows * 2))
+
+    new = Insert("t", ("a", "b"), "?", most).run(connection, values)
+
+    assert new == rows
+    assert connection.written == values
+    assert all(size <= most for size in connection.sizes)
+    assert len(connection.sizes) <= rows // most + most.bit_length()
+
+
+def test_a_statement_keeps_below_the_limit_of_parameters() -> None:
+    insert = Insert("t", tuple("abcdefghij"), "?", most=1_000_000)
+
+    assert insert.most * 10 <= 32_766
+
+
+_COLUMNS = ("tenant", "a", "node", "b", "c", "d")
+_value = st.none() | st.integers(0, 9) | st.text("x'?%", max_size=3)
+
+
+@pytest.mark.parametrize("node", ["node-1", "it's; -- ?", "naïve\n", ""])
+@given(
+    batches=st.lists(
+        st.lists(st.tuples(_value, _value, _value, _value), max_size=20),
+        max_size=6,
+    ),
+    most=st.integers(1, 4),
+)
+def test_rows_are_the_same_whatever_the_statement_says_by_itself(
+    node: str, batches: list[list[tuple[Any, ...]]], most: int
+) -> None:
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    expected = [(b"\0\xff", a, node, *rest) for batch in batches for a, *rest in batch]
+
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE t ({', '.join(_COLUMNS)})")
+        insert = LeanInsert(
+            "t", _COLUMNS, "?", most, constants={"tenant": b"\0\xff", "node": node, "other": 1}
+        )
+        new = 0
+        for batch in batches:
+            new += insert.run(
+                connection, [value for a, *rest in batch for value in (b"\0\xff", a, node, *rest)]
+            )
+        kept = connection.exec_driver_sql("SELECT * FROM t ORDER BY rowid").all()
+    engine.dispose()
+
+    assert kept == expected
+    assert new == len(expected)
+
+
+def test_what_all_rows_share_is_not_bound() -> None:
+    connection: Any = Bound()
+    insert = LeanInsert("t", ("a", "b", "c"), "?", 2, constants={"a": 7})
+
+    insert.run(connection, [7, None, 1, 7, None, 2])
+    insert.run(connection, [7, None, 3, 7, 4, 5])
+    insert.run(connection, [7, None, 6, 7, None, 7])
+
+    # What was not empty once is bound until the columns are looked at anew.
+    assert connection.bound == [(1, 2), (None, 3, 4, 5), (None, 6, None, 7)]
+
+
+class Bound:
+    def __init__(self) -> None:
+        self.bound: list[tuple[Any, ...]] = []
+
+    def exec_driver_sql(self, text: str, values: tuple[Any, ...]) -> Done:
+        self.bound.append(values)
+        return Done(2)
