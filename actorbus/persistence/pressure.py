@@ -39,6 +39,19 @@ class Step(Enum):
     LEAVE = auto()
 
 
+@dataclass(slots=True)
+class Trouble:
+    """What keeps the writer from writing. The writer says so, and anybody may read it."""
+
+    database: str | None = None
+    disk: str | None = None
+    blocked: bool = False
+    """Whether the database fails and nothing else takes records."""
+
+    def __str__(self) -> str:
+        return "; ".join(filter(None, (self.database, self.disk))) or "the writer is behind"
+
+
 @dataclass(frozen=True, slots=True)
 class Situation:
     """``rested``: the pause after the last failure is over. ``disk``: a spill takes more."""

@@ -206,7 +206,7 @@ def test_an_ending_after_the_close_is_told_of(file_history: Any) -> None:
     file_history.end(recorder, message)
 
     assert "before" in file_history.seen.wait_for(AuditStalled).error
-    recorder._endings.clear()
+    recorder._ring.endings.clear()
 
 
 def test_a_full_ring_refuses_after_the_time_out_and_keeps_what_it_has(
@@ -251,7 +251,7 @@ def test_a_full_ring_without_a_database_holds_up_no_ending(file_history: Any, lo
     messages = [file_history.message(number) for number in range(2)]
     for message in messages:
         recorder.sent(message)
-    recorder._hurry()
+    recorder._ring.hurry()
     file_history.seen.wait_for(AuditStalled)
 
     for message in messages:
@@ -268,7 +268,7 @@ async def test_a_full_ring_without_a_database_does_not_hold_up_a_loop(
     recorder = file_history.record(audit_ring=1, audit_spill_bytes=0)
     lock.take()
     recorder.sent(file_history.message())
-    recorder._hurry()
+    recorder._ring.hurry()
     file_history.seen.wait_for(AuditStalled)
 
     with pytest.raises(AuditUnavailable, match="locked"):
@@ -285,7 +285,7 @@ def test_a_locked_database_loses_nothing_and_is_told_of_once(file_history: Any, 
     messages = [file_history.message(number) for number in range(10)]
     for message in messages:
         recorder.sent(message)
-    recorder._hurry()
+    recorder._ring.hurry()
     stalled = file_history.seen.wait_for(AuditStalled)
     with pytest.raises(AuditUnavailable, match="10 records of history were not written"):
         recorder.flush(0.01)
@@ -306,7 +306,7 @@ def test_a_failing_database_is_tried_again_when_the_pause_is_over(
     recorder.flush(10)
     lock.take()
     recorder.sent(file_history.message())
-    recorder._hurry()
+    recorder._ring.hurry()
     file_history.seen.wait_for(AuditStalled)
     lock.release()
 
@@ -329,8 +329,8 @@ def test_closing_without_database_or_spill_says_how_many_records_are_left(
         recorder.close(0.01)
 
     recorder._thread.join(10)
-    recorder._ring.clear()
-    recorder._in_flight = 0
+    recorder._ring.sent.clear()
+    recorder._ring.in_flight = 0
 
 
 def test_a_crowded_ring_goes_to_the_disk_and_then_to_the_database_in_order(
@@ -478,7 +478,7 @@ def test_a_deleted_file_is_noticed_and_made_anew(file_history: Any) -> None:
     file_history.audit.path.unlink()
 
     recorder.sent(file_history.message("kept"))
-    recorder._hurry()
+    recorder._ring.hurry()
     file_history.seen.wait_for(AuditStalled)
     recorder.flush(10)
 
@@ -493,7 +493,7 @@ def test_large_payloads_leave_room_for_fewer(file_history: Any) -> None:
         recorder.sent(file_history.message("x" * 10_000))
         recorder.flush(10)
 
-    assert 9 <= recorder._limit <= 10
+    assert 9 <= recorder._ring.limit <= 10
 
 
 def test_strict_is_committed_when_sent_returns(file_history: Any) -> None:
@@ -544,7 +544,7 @@ def test_strict_senders_that_wait_together_share_transactions(
 
     with ThreadPoolExecutor(8) as pool:
         waiting = [pool.submit(recorder.sent, history.message(one)) for one in range(8)]
-        while recorder._waiting() < 8:
+        while recorder._ring.waiting() < 8:
             threading.Event().wait(0.001)
         lock.release()
         for one in waiting:

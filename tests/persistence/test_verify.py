@@ -418,7 +418,7 @@ def test_a_commit_that_happened_and_was_never_acknowledged_keeps_the_chain(
     def losing_the_answer(connection: Any) -> Iterator[None]:
         with committing(connection):
             yield
-        if recorder._connection is not None and recorder._rows is not None and not failures:
+        if recorder._writer._appender._rows is not None and not failures:
             failures.append("after COMMIT")
             raise OSError("the connection is lost")
 
