@@ -360,7 +360,7 @@ def test_of_two_classes_with_one_name_the_last_added_is_built() -> None:
 
 
 def test_the_book_forgets_the_first_name_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actorbus.codec._KNOWN_CLASSES", 2)
+    monkeypatch.setattr("actorbus.codec.type_book.KNOWN_CLASSES", 2)
     book = TypeBook()
 
     for cls in (Text, Point, Color):

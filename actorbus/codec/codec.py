@@ -1,0 +1,137 @@
+"""The codec: payloads and messages into bytes and back. Read this page first."""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
+
+from actorbus.codec.envelope import (
+    ENVELOPE_LIMIT,
+    MESSAGE_FIELDS,
+    envelope_fields,
+    read_envelope,
+)
+from actorbus.codec.frames import PAYLOAD_FIELDS, WIRE_VERSION, pack_frame, unpack_frame
+from actorbus.codec.names import KNOWN_CLASSES
+from actorbus.codec.reading import Reading
+from actorbus.codec.uncarried import Uncarried, where, with_article
+from actorbus.codec.writing import Walk, Writers
+from actorbus.errors import PayloadTooLarge, Undecodable, UnsupportedPayload
+from actorbus.message import Message, check_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actorbus.codec.type_book import TypeBook
+
+
+class Codec:
+    """Turns payloads and messages into bytes and back. Safe from any thread.
+
+    `limit` is the most bytes a payload may take. `make_ref` makes a Ref of the name of an agent;
+    without it a Ref arrives as that name. Whatever has a str as ``__actorbus_ref__`` is a Ref.
+
+    Every class that is encoded is added to `types`: who sends a class knows it.
+    """
+
+    __slots__ = ("_agent_name", "_reading", "_writers", "limit", "types")
+
+    def __init__(
+        self, types: TypeBook, *, limit: int, make_ref: Callable[[str], Any] | None = None
+    ) -> None:
+        self.types = types
+        self.limit = limit
+        self._agent_name = lru_cache(KNOWN_CLASSES)(partial(check_name, "an agent"))
+        self._writers = Writers(types)
+        self._reading = Reading(types, agent_name=self._agent_name, make_ref=make_ref)
+
+    def encode_payload(self, payload: Any) -> bytes:
+        """The payload alone, in a frame of its own.
+
+        Raises:
+            UnsupportedPayload: a value that cannot be carried; the error says where it is.
+            PayloadTooLarge: more bytes than the limit.
+        """
+        try:
+            data = self._pack(payload)
+        except Uncarried as error:
+            raise UnsupportedPayload(f"{where(payload, error.path)}: {error.why}") from None
+        except RecursionError:
+            raise UnsupportedPayload(
+                "the stack has no room left to pack the payload; send it from less deep a call"
+            ) from None
+        if len(data) > self.limit:
+            raise PayloadTooLarge(len(data), self.limit)
+        return data
+
+    def _pack(self, payload: Any) -> bytes:
+        walk = Walk(self._writers, self.limit)
+        try:
+            return pack_frame([WIRE_VERSION, walk.value(payload, 0, False)])
+        except (OverflowError, UnicodeEncodeError):
+            walk = Walk(self._writers, self.limit, careful=True)
+            return pack_frame([WIRE_VERSION, walk.value(payload, 0, False)])
+
+    def decode_payload(self, data: bytes) -> Any:
+        """The payload that `data` was made of, as near as the known classes allow.
+
+        Raises:
+            Undecodable: for any reason at all.
+        """
+        frame = unpack_frame(data, self.limit, fields=PAYLOAD_FIELDS)
+        try:
+            return self._reading.open(frame[1], 0)
+        except Undecodable:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever wrong arguments of a tag trip over
+            raise Undecodable(f"a value cannot be rebuilt: {type(error).__name__}") from None
+
+    def check(self, payload: Any) -> None:
+        """Hold a payload that stays in memory to what every transport asks of it.
+
+        Raises:
+            UnsupportedPayload: it cannot be carried, or not be rebuilt from what is carried.
+            PayloadTooLarge: more bytes than the limit.
+        """
+        data = self.encode_payload(payload)
+        try:
+            self.decode_payload(data)
+        except Undecodable as error:
+            raise UnsupportedPayload(
+                f"{with_article(type(payload))} can be packed but not rebuilt: {error}"
+            ) from None
+
+    def encode(self, message: Message[Any]) -> bytes:
+        """A whole message. Times stay as they are: who sends over a clock's border maps them.
+
+        Raises:
+            UnsupportedPayload: as for the payload, or for headers that are not text.
+            PayloadTooLarge: more bytes than the limit.
+        """
+        payload = self.encode_payload(message.payload)
+        try:
+            data = pack_frame(envelope_fields(message, payload))
+        except UnicodeEncodeError:
+            raise UnsupportedPayload(
+                "the headers hold text that is not valid Unicode (a lone surrogate)"
+            ) from None
+        if len(data) > len(payload) + ENVELOPE_LIMIT:
+            raise UnsupportedPayload(
+                f"the message takes {len(data) - len(payload):,} bytes beside its payload, the"
+                f" limit is {ENVELOPE_LIMIT:,}; send less in its headers"
+            )
+        return data
+
+    def decode(self, data: bytes) -> Message[Any]:
+        """The message that `data` was made of. A reply to it has nowhere to go yet.
+
+        Raises:
+            Undecodable: for any reason at all.
+        """
+        frame = unpack_frame(data, self.limit + ENVELOPE_LIMIT, fields=MESSAGE_FIELDS)
+        try:
+            message = read_envelope(frame, self._agent_name)
+        except Exception as error:  # noqa: BLE001 - whatever a wrong envelope trips over
+            raise Undecodable(f"a wrong envelope: {type(error).__name__}") from None
+        message.payload = self.decode_payload(message.payload)
+        return message
