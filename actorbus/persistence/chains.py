@@ -28,7 +28,7 @@ from actorbus.persistence.columns import instant, microseconds
 from actorbus.persistence.models import Chain, Tenant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
@@ -136,21 +136,21 @@ class Sealer:
                 " somebody else writes to it"
             )
 
-    def messages(self, values: Sequence[Any]) -> list[Any]:
-        """The rows in `values`, each with its chain, place and hash behind it.
+    def messages(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """The values of `rows` one after another, each with its chain, place and hash behind it.
 
         Raises:
             Malformed: a value that its column has no room for.
         """
         try:
-            return self._messages(values)
+            return self._messages(rows)
         except NOT_HASHABLE as error:
             raise Malformed(str(error)) from None
 
-    def events(self, values: Sequence[Any]) -> list[Any]:
+    def events(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """``messages`` for rows of events."""
         try:
-            return self._events(values)
+            return self._events(rows)
         except NOT_HASHABLE as error:
             raise Malformed(str(error)) from None
 
@@ -160,12 +160,12 @@ class Sealer:
         self.head = Head(seq, self._seal.act(self.head.hash, seq, row))
         return self.head
 
-    def _messages(self, values: Sequence[Any]) -> list[Any]:
+    def _messages(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         seal, to_digest, number = self._seal.message, self._digest, self.number
         seq, last = self.head.seq, self.head.hash
         sealed: list[Any] = []
         add = sealed.extend
-        for row in self._rows(values, MESSAGE_WIDTH):
+        for row in rows:
             seq += 1
             headers = row[_HEADERS]
             last = seal(
@@ -180,18 +180,15 @@ class Sealer:
         self.head = Head(seq, last)
         return sealed
 
-    def _events(self, values: Sequence[Any]) -> list[Any]:
+    def _events(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         seq, last = self.head.seq, self.head.hash
         sealed: list[Any] = []
-        for row in self._rows(values, EVENT_WIDTH):
+        for row in rows:
             seq += 1
             last = self._seal.event(last, seq, plain(row) if self._postgresql else row)
             sealed += (*row, self.number, seq, last)
         self.head = Head(seq, last)
         return sealed
-
-    def _rows(self, values: Sequence[Any], width: int) -> Iterator[tuple[Any, ...]]:
-        return zip(*[iter(values)] * width, strict=True)
 
 
 def plain(row: Sequence[Any]) -> list[Any]:

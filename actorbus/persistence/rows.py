@@ -20,7 +20,6 @@ from sqlalchemy import select
 
 from actorbus.message import MessageKind, Status, type_name
 from actorbus.persistence.bulk import ArrayInsert, Insert, LeanInsert
-from actorbus.persistence.chains import EVENT_WIDTH, MESSAGE_WIDTH
 from actorbus.persistence.columns import id_encoder, instant_encoder
 from actorbus.persistence.models import AgentMessage, Base, MessageEvent, Project, Tenant
 from actorbus.persistence.payloads import encode
@@ -80,15 +79,16 @@ _EVENT_COLUMNS: Final = (
     "hash",
 )
 _MOST_KEYS: Final = 500
-_PAYLOAD, _HEADERS, _MESSAGE_ERROR, _EVENT_ERROR = 11, 12, 20, 7
+_KEY, _PAYLOAD, _HEADERS, _MESSAGE_ERROR, _EVENT_ERROR = 1, 11, 12, 20, 7
 _ACCEPTED: Final = Status.ACCEPTED.value
-_NOT_ENDED: Final = (_ACCEPTED, None, None, 1, None, None)
 _TELL: Final = MessageKind.TELL.value
 _REQUEST: Final = MessageKind.REQUEST.value
 _DRIVERS_OWN: Final = frozenset({int, bytes, type(None), UUID, datetime})
 _MAX_NAME: Final = 512
 """Longer names of types are cut: an index entry must fit a page."""
 
+Row: TypeAlias = "tuple[Any, ...]"
+"""The values of a row's columns but for its place in the chain, as the driver takes them."""
 
 Outcome: TypeAlias = (
     "tuple[MessageId, str | None, str, str | None, str | None, int, float | None, float]"
@@ -169,17 +169,18 @@ class Rows:
 
         `escaped` makes harmless what some database refuses in text: NULs, broken Unicode.
         """
-        of_messages, of_events = self._of_messages(messages), self._of_events(events)
+        of_messages = [self._of_message(*pair) for pair in messages]
+        of_events = [self._of_event(*happening) for happening in events]
         if escaped:
             of_messages, of_events = _inert(of_messages), _inert(of_events)
         if self._mask is not None:
-            _mask_messages(of_messages, self._mask)
-            _mask_events(of_events, self._mask)
+            of_messages = _masked_messages(of_messages, self._mask)
+            of_events = _masked_events(of_events, self._mask)
         if self._careful or not self._add(connection, of_messages, of_events):
             self._add(
                 connection,
-                self._unknown(connection, AgentMessage, of_messages, MESSAGE_WIDTH),
-                self._unknown(connection, MessageEvent, of_events, EVENT_WIDTH),
+                self._unknown(connection, AgentMessage, of_messages),
+                self._unknown(connection, MessageEvent, of_events),
             )
             self._careful = False
 
@@ -204,9 +205,11 @@ class Rows:
             },
         )
 
-    def _add(self, connection: Connection, of_messages: list[Any], of_events: list[Any]) -> bool:
+    def _add(
+        self, connection: Connection, of_messages: Sequence[Row], of_events: Sequence[Row]
+    ) -> bool:
         """Add rows to the chain; False, and nothing is done, if some are there already."""
-        rows = len(of_messages) // MESSAGE_WIDTH + len(of_events) // EVENT_WIDTH
+        rows = len(of_messages) + len(of_events)
         if not rows:
             return True
         chain, before = self.chain, self.chain.head
@@ -220,11 +223,9 @@ class Rows:
         chain.head = before
         return False
 
-    def _unknown(
-        self, connection: Connection, model: type[Base], values: list[Any], width: int
-    ) -> list[Any]:
-        """Those rows in `values` whose keys the table does not have yet, each once."""
-        keys = values[1::width]
+    def _unknown(self, connection: Connection, model: type[Base], rows: Sequence[Row]) -> list[Row]:
+        """Those rows whose keys the table does not have yet, each once."""
+        keys = [row[_KEY] for row in rows]
         known: set[Any] = set()
         for start in range(0, len(keys), _MOST_KEYS):
             some = keys[start : start + _MOST_KEYS]
@@ -235,55 +236,42 @@ class Rows:
                 (self._tenant, *some),
             )
             known.update(found.scalars())
-        fresh: list[Any] = []
-        for at, key in enumerate(keys):
-            if key not in known:
-                known.add(key)
-                fresh += values[at * width : (at + 1) * width]
-        return fresh
+        fresh: dict[Any, Row] = {}
+        for row in rows:
+            if row[_KEY] not in known:
+                fresh.setdefault(row[_KEY], row)
+        return list(fresh.values())
 
-    def _of_messages(self, messages: Iterable[tuple[Entry, Outcome | None]]) -> list[Any]:
+    def _of_message(self, message: Entry, outcome: Outcome | None) -> Row:
+        if isinstance(message, tuple):
+            return self._of_plain(message, outcome)
         to_id, to_instant = self._id, self._instant
-        tenant, project, node = self._tenant, self._project, self._node
-        values: list[Any] = []
-        add = values.extend
-        for message, outcome in messages:
-            if isinstance(message, tuple):
-                add(self._of_plain(message))
-                add(_NOT_ENDED if outcome is None else self._ending(outcome))
-                continue
-            causation, deadline, headers = message.causation_id, message.deadline, message.headers
-            if outcome is None:
-                ending = (_ACCEPTED, None, None, message.attempt, None, None)
-            else:
-                ending = self._ending(outcome)
-            # `_value_`: drivers take a str itself far quicker than a subclass of it.
-            add(
-                (
-                    tenant,
-                    to_id(message.id),
-                    project,
-                    node,
-                    message.run_id,
-                    message.kind._value_,
-                    message.type[:_MAX_NAME],
-                    message.sender,
-                    message.recipient,
-                    message.topic,
-                    message.priority._value_,
-                    encode(message.payload),
-                    encode(dict(headers)) if headers else None,
-                    to_id(message.correlation_id),
-                    None if causation is None else to_id(causation),
-                    message.hops,
-                    to_instant(message.created_at),
-                    None if deadline is None else to_instant(deadline),
-                )
-            )
-            add(ending)
-        return values
+        causation, deadline, headers = message.causation_id, message.deadline, message.headers
+        # `_value_`: drivers take a str itself far quicker than a subclass of it.
+        return (
+            self._tenant,
+            to_id(message.id),
+            self._project,
+            self._node,
+            message.run_id,
+            message.kind._value_,
+            message.type[:_MAX_NAME],
+            message.sender,
+            message.recipient,
+            message.topic,
+            message.priority._value_,
+            encode(message.payload),
+            encode(dict(headers)) if headers else None,
+            to_id(message.correlation_id),
+            None if causation is None else to_id(causation),
+            message.hops,
+            to_instant(message.created_at),
+            None if deadline is None else to_instant(deadline),
+            *(self._not_ended(message.attempt) if outcome is None else self._ending(outcome)),
+        )
 
-    def _of_plain(self, entry: PlainEntry) -> tuple[Any, ...]:
+    def _of_plain(self, entry: PlainEntry, outcome: Outcome | None) -> Row:
+        """The same for an entry without envelope: the hot path, so the usual ending is in line."""
         (
             message_id,
             sender,
@@ -298,8 +286,14 @@ class Rows:
             answer_to,
             recipient,
         ) = entry
-        to_id = self._id
+        to_id, to_instant = self._id, self._instant
         own = to_id(message_id)
+        if outcome is None:
+            status, reason, error, attempt, started, ended = self._not_ended(1)
+        else:
+            _, _, status, reason, error, attempt, started_at, ended_at = outcome
+            started = None if started_at is None else to_instant(started_at)
+            ended = to_instant(ended_at)
         return (
             self._tenant,
             own,
@@ -317,25 +311,30 @@ class Rows:
             own if correlation_id == message_id else to_id(correlation_id),
             None if causation_id is None else to_id(causation_id),
             hops,
-            self._instant(created_at),
-            None if deadline is None else self._instant(deadline),
+            to_instant(created_at),
+            None if deadline is None else to_instant(deadline),
+            status,
+            reason,
+            error,
+            attempt,
+            started,
+            ended,
         )
 
-    def _of_events(self, events: Iterable[tuple[MessageId, Outcome]]) -> list[Any]:
-        values: list[Any] = []
-        for event_id, outcome in events:
-            message_id, recipient = outcome[:2]
-            values.extend(
-                (
-                    self._tenant,
-                    self._id(event_id),
-                    self._id(message_id),
-                    self._node,
-                    recipient,
-                )
-            )
-            values.extend(self._ending(outcome))
-        return values
+    def _of_event(self, event_id: MessageId, outcome: Outcome) -> Row:
+        message_id, recipient = outcome[:2]
+        return (
+            self._tenant,
+            self._id(event_id),
+            self._id(message_id),
+            self._node,
+            recipient,
+            *self._ending(outcome),
+        )
+
+    @staticmethod
+    def _not_ended(attempt: int) -> tuple[Any, ...]:
+        return (_ACCEPTED, None, None, attempt, None, None)
 
     def _ending(self, outcome: Outcome) -> tuple[Any, ...]:
         _, _, status, reason, error, attempt, started_at, ended_at = outcome
@@ -349,23 +348,36 @@ class Rows:
         )
 
 
-def _inert(values: list[Any]) -> list[Any]:
-    return [value if value.__class__ in _DRIVERS_OWN else _inert_text(value) for value in values]
+def _inert(rows: list[Row]) -> list[Row]:
+    return [
+        tuple([one if one.__class__ in _DRIVERS_OWN else _inert_text(one) for one in row])
+        for row in rows
+    ]
 
 
-def _mask_messages(values: list[Any], mask: Mask) -> None:
-    for start in range(0, len(values), MESSAGE_WIDTH):
-        values[start + _PAYLOAD] = mask.document(values[start + _PAYLOAD])
-        if (headers := values[start + _HEADERS]) is not None:
-            values[start + _HEADERS] = mask.document(headers)
-        if (error := values[start + _MESSAGE_ERROR]) is not None:
-            values[start + _MESSAGE_ERROR] = mask.text(error)
+def _masked_messages(rows: list[Row], mask: Mask) -> list[Row]:
+    return [
+        (
+            *row[:_PAYLOAD],
+            mask.document(row[_PAYLOAD]),
+            None if row[_HEADERS] is None else mask.document(row[_HEADERS]),
+            *row[_HEADERS + 1 : _MESSAGE_ERROR],
+            None if row[_MESSAGE_ERROR] is None else mask.text(row[_MESSAGE_ERROR]),
+            *row[_MESSAGE_ERROR + 1 :],
+        )
+        for row in rows
+    ]
 
 
-def _mask_events(values: list[Any], mask: Mask) -> None:
-    for at in range(_EVENT_ERROR, len(values), EVENT_WIDTH):
-        if (error := values[at]) is not None:
-            values[at] = mask.text(error)
+def _masked_events(rows: list[Row], mask: Mask) -> list[Row]:
+    return [
+        (
+            *row[:_EVENT_ERROR],
+            None if row[_EVENT_ERROR] is None else mask.text(row[_EVENT_ERROR]),
+            *row[_EVENT_ERROR + 1 :],
+        )
+        for row in rows
+    ]
 
 
 def _placeholder(dialect: str) -> str:
