@@ -28,10 +28,12 @@ from actorbus.persistence.answers import Exchange, Spread, Times
 from actorbus.persistence.audit import Counts
 from actorbus.persistence.models import AgentMessage, MessageEvent
 from actorbus.persistence.questions.conditions import conditions, id_range
-from actorbus.persistence.questions.scope import events, has_event, messages, told_of
+from actorbus.persistence.questions.scope import events, has_event, messages
 from actorbus.persistence.questions.views import WORST_LAST
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection
 
     from actorbus.persistence.filters import Filter
@@ -53,20 +55,17 @@ def counts(connection: Connection, scope: Scope) -> Counts:
 def talk(connection: Connection, scope: Scope, wanted: Filter, limit: int) -> list[Exchange]:
     """Pairs of sender and recipient, the most talkative first."""
     chosen = _chosen(scope, wanted)
-    reached = has_event(told_of.c.recipient.is_not(None))
-    to_one = select(
-        messages.sender,
-        messages.recipient,
-        messages.created_at,
-        func.coalesce(_last_status(), messages.status).label("status"),
-    ).where(*chosen, or_(messages.recipient.is_not(None), ~reached))
-    last = _last_events(scope)
-    to_many = (
-        select(messages.sender, last.c.recipient, messages.created_at, last.c.status)
-        .join(AgentMessage.__table__, _is_of(last.c))
-        .where(*chosen, last.c.nth == 1, last.c.recipient.is_not(None))
-    )
-    said = union_all(to_one, to_many).subquery()
+    told = _told(chosen)
+    sent = select(messages.sender, messages.recipient, messages.created_at, messages.status)
+    said = union_all(
+        sent.where(*chosen, ~has_event()),
+        select(told.c.sender, told.c.addressed, told.c.created_at, told.c.status).where(
+            told.c.nth == 1, or_(told.c.addressed.is_not(None), told.c.reached.is_(None))
+        ),
+        select(told.c.sender, told.c.recipient, told.c.created_at, told.c.status).where(
+            told.c.nth_there == 1, told.c.recipient.is_not(None)
+        ),
+    ).subquery()
     count = func.count()
     rows = connection.execute(
         select(
@@ -103,6 +102,35 @@ def times(connection: Connection, scope: Scope, wanted: Filter, limit: int) -> l
         Times(recipient, kind, number, Spread(*spreads[:3]), Spread(*spreads[3:]))
         for recipient, kind, number, *spreads in rows
     ]
+
+
+def _told(chosen: Sequence[Condition]) -> Any:
+    """The events of the messages that are meant, each message's numbered from the last one.
+
+    One pass, and no look-up for each message: SQLite keeps no statistics here, and without any
+    it looks up along whichever index, or none.
+    """
+    newest = events.id.desc()
+    nth = func.row_number()
+    return (
+        select(
+            events.message_id,
+            messages.sender,
+            messages.recipient.label("addressed"),
+            messages.created_at,
+            events.recipient,
+            events.status,
+            nth.over(partition_by=events.message_id, order_by=newest).label("nth"),
+            nth.over(partition_by=(events.message_id, events.recipient), order_by=newest).label(
+                "nth_there"
+            ),
+            func.max(events.recipient).over(partition_by=events.message_id).label("reached"),
+        )
+        .select_from(MessageEvent.__table__)
+        .join(AgentMessage.__table__, _is_of(events))
+        .where(*chosen)
+        .cte("told")
+    )
 
 
 def _durations(dialect: str, scope: Scope, wanted: Filter) -> Any:
@@ -164,37 +192,6 @@ def _is_of(told: Any) -> Any:
     return and_(messages.tenant_id == told.tenant_id, messages.id == told.message_id)
 
 
-def _last_status() -> Any:
-    return (
-        select(told_of.c.status)
-        .where(
-            told_of.c.tenant_id == messages.tenant_id,
-            told_of.c.message_id == messages.id,
-        )
-        .order_by(told_of.c.id.desc())
-        .limit(1)
-        .correlate(AgentMessage.__table__)
-        .scalar_subquery()
-    )
-
-
-def _last_events(scope: Scope) -> Any:
-    """The events of the tenant, numbered for each message and recipient from the last one."""
-    return (
-        select(
-            events.tenant_id,
-            events.message_id,
-            events.recipient,
-            events.status,
-            func.row_number()
-            .over(partition_by=(events.message_id, events.recipient), order_by=events.id.desc())
-            .label("nth"),
-        )
-        .where(events.tenant_id == scope.tenant)
-        .subquery()
-    )
-
-
 def _counted(connection: Connection, counting: Any, scope: Scope) -> dict[Any, int]:
     by = next(iter(counting.selected_columns))
     rows = connection.execute(counting.where(scope.mine).group_by(by).order_by(by))
@@ -203,20 +200,13 @@ def _counted(connection: Connection, counting: Any, scope: Scope) -> dict[Any, i
 
 def _statuses(connection: Connection, scope: Scope) -> dict[Status, int]:
     """Messages by merged status: the last event of each recipient, the worst of those."""
-    last = _last_events(scope)
-    told = (
-        select(last.c.message_id, func.max(_rank(last.c.status)).label("rank"))
-        .where(last.c.nth == 1)
-        .group_by(last.c.message_id)
-        .subquery()
-    )
-    standing = (
-        select(func.coalesce(told.c.rank, _rank(messages.status)).label("rank"))
-        .select_from(AgentMessage.__table__)
-        .outerjoin(told, told.c.message_id == messages.id)
-        .where(scope.mine)
-        .subquery()
-    )
+    told = _told([scope.mine])
+    standing = union_all(
+        select(_rank(messages.status).label("rank")).where(scope.mine, ~has_event()),
+        select(func.max(_rank(told.c.status)))
+        .where(told.c.nth_there == 1)
+        .group_by(told.c.message_id),
+    ).subquery()
     rows = connection.execute(select(standing.c.rank, func.count()).group_by(standing.c.rank))
     return {WORST_LAST[rank]: count for rank, count in rows}
 
