@@ -15,7 +15,7 @@ from actorbus import Agent, Settings, handles
 from actorbus.node import Node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 SOON: Final = 10.0
@@ -131,6 +131,8 @@ CTRL_C: Final = """
         async def count(self, number: int) -> int:
             return number
 
+    # What is started in the background of a shell ignores Ctrl-C otherwise.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main = threading.main_thread().ident
     with Node(settings=Settings(log_level="off")) as node:
         agents = [node.spawn(cls) for cls in (Counter, AsyncCounter) for _ in range(2)]
@@ -161,7 +163,6 @@ CTRL_C: Final = """
 """
 
 
-@pytest.mark.stress
 def test_fifty_interrupts_in_a_loop_of_sends_leave_no_agent_wedged() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(CTRL_C)],
@@ -210,6 +211,15 @@ def test_an_interpreter_leaves_a_node_that_nobody_stopped() -> None:
     assert (done.stdout, done.stderr, done.returncode) == ("left\n", "", 0)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_a_wait_and_not_the_ask(node: Node) -> None:
     begun, release = threading.Event(), threading.Event()
     reply = node.spawn(Holder, begun, release).ask(1)

@@ -199,7 +199,6 @@ def test_stop_before_the_start_after_the_stop_and_from_a_handler(node: Node) -> 
         ref.ask(1).get(SOON)
 
 
-@pytest.mark.stress
 @pytest.mark.parametrize("dispatcher", ["pool", "thread"])
 def test_a_node_may_be_stopped_from_a_handler_of_its_own(dispatcher: str) -> None:
     node = Node(settings=Settings(log_level="off")).start()
