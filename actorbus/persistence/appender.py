@@ -14,6 +14,7 @@ from sqlalchemy.exc import DataError, InterfaceError, ProgrammingError
 from actorbus.errors import AuditUnavailable
 from actorbus.persistence.chains import Sealer, open_chain
 from actorbus.persistence.rows import Rows, project_key
+from actorbus.persistence.run_rows import RunRows
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -137,6 +138,9 @@ class Appender:
         self._anchoring = self._proof.anchoring(
             chain, incarnation, telemetry=self._telemetry, before=self._anchoring
         )
+        runs = RunRows(
+            dialect, tenant=tenant, project=project, node=node, ids=self._ids, clock=self._clock
+        )
         return Rows(
             dialect,
             tenant=tenant,
@@ -145,6 +149,7 @@ class Appender:
             batch=self._size,
             chain=chain,
             mask=self._proof.mask,
+            runs=runs,
         )
 
     def _be_patient(self) -> None:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from actorbus.errors import InvalidQuery
+from actorbus.clock import SystemClock
+from actorbus.errors import InvalidQuery, UnknownRecord
 from actorbus.message import IdSource, parse_id
 from actorbus.persistence import cursors
 from actorbus.persistence.answers import Page
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from actorbus.persistence.holds import Hold
     from actorbus.persistence.queries import Reader
     from actorbus.persistence.recorder import Recorder
+    from actorbus.persistence.repositories import AgentRunView, RunView
     from actorbus.persistence.retention import Deleted, Limits
     from actorbus.persistence.verify import Verification
     from actorbus.settings import Settings
@@ -367,6 +369,36 @@ class Audit:
     def counts(self) -> Counts:
         """How many messages there are, and how they stand."""
         return self._reader().counts()
+
+    def runs(self, *, limit: int = 100, before: MessageId | None = None) -> list[RunView]:
+        """The project's runs, newest first; the next page is `before` the last one's ``id``.
+
+        Raises:
+            InvalidQuery: `limit` is not from 1 to 10,000.
+        """
+        from actorbus.persistence.repositories import Runs, TenantName
+
+        self._written()
+        runs = Runs(self._database(), clock=SystemClock())
+        try:
+            return runs.list(TenantName(self.tenant), self.project, limit=limit, before=before)
+        except UnknownRecord:  # a project is there from its first record on
+            return []
+
+    def agent_runs(
+        self, run: str, *, limit: int = 100, before: MessageId | None = None
+    ) -> list[AgentRunView]:
+        """The parts that agents had in a run, newest first, paged like ``runs``.
+
+        Raises:
+            InvalidQuery: `limit` is not from 1 to 10,000.
+            UnknownRecord: the project has no such run.
+        """
+        from actorbus.persistence.repositories import AgentRuns, TenantName
+
+        self._written()
+        parts = AgentRuns(self._database(), clock=SystemClock())
+        return parts.list(TenantName(self.tenant), self.project, run, limit=limit, before=before)
 
     def verify(
         self,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from actorbus.message import Entry, IdSource, MessageId, PlainEntry
     from actorbus.persistence.chains import Sealer
     from actorbus.persistence.masking import Mask
+    from actorbus.persistence.run_rows import RunRows
 
 _MESSAGE_COLUMNS: Final = (
     "tenant_id",
@@ -80,6 +81,7 @@ _EVENT_COLUMNS: Final = (
 )
 _MOST_KEYS: Final = 500
 _KEY, _PAYLOAD, _HEADERS, _MESSAGE_ERROR, _EVENT_ERROR = 1, 11, 12, 20, 7
+_RUN, _RECIPIENT, _CREATED = 4, 8, 16
 _ACCEPTED: Final = Status.ACCEPTED.value
 _TELL: Final = MessageKind.TELL.value
 _REQUEST: Final = MessageKind.REQUEST.value
@@ -133,8 +135,10 @@ class Rows:
         batch: int,
         chain: Sealer,
         mask: Mask | None = None,
+        runs: RunRows | None = None,
     ) -> None:
         self.chain = chain
+        self._runs = runs
         self._mask = mask
         self._placeholder = _placeholder(dialect)
         self._careful = True
@@ -154,6 +158,7 @@ class Rows:
         other = copy(self)
         other._node = node
         other._careful = True
+        other._runs = self._runs and self._runs.of(node)
         other._make_statements()
         return other
 
@@ -183,6 +188,10 @@ class Rows:
                 self._unknown(connection, MessageEvent, of_events),
             )
             self._careful = False
+        # After them: what a database refuses in a name, it has refused by now.
+        if self._runs is not None:
+            told = [(row[_RUN], row[_RECIPIENT], row[_CREATED]) for row in of_messages if row[_RUN]]
+            self._runs.write(connection, told)
 
     def _make_statements(self) -> None:
         self._messages = self._insert(AgentMessage, _MESSAGE_COLUMNS)

@@ -4,11 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from actorbus import Agent, Node, handles
 from actorbus.message import IdSource
+from actorbus.persistence.audit import Audit
+from actorbus.persistence.columns import instant_encoder
 from actorbus.persistence.database import Database
 from actorbus.persistence.repositories import AgentRuns, Runs, TenantName
 from actorbus.persistence.rows import project_key
 from actorbus.persistence.run_rows import RunRows
+from actorbus.settings import Settings
+from actorbus.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,13 +40,18 @@ class Writer:
                 self.connection, TENANT, "default", ids=self._ids, now=now
             )
         return RunRows(
-            self.database.dialect, tenant=tenant, project=project, node=node, ids=self._ids
+            self.database.dialect,
+            tenant=tenant,
+            project=project,
+            node=node,
+            ids=self._ids,
+            clock=self.clock,
         )
 
     def write(self, rows: RunRows, messages: Sequence[tuple[str | None, str | None]]) -> None:
-        runs, recipients = zip(*messages, strict=True)
+        now = instant_encoder(self.database.dialect)(self.clock.now())
         with self.database.writing(self.connection):
-            rows.write(self.connection, runs, recipients, self.clock.now())
+            rows.write(self.connection, [(run, agent, now) for run, agent in messages if run])
 
     def seen(self) -> dict[str, list[tuple[str, str]]]:
         """Each run's parts: agent and node."""
@@ -106,3 +116,81 @@ def test_more_runs_than_it_remembers_are_written_all_the_same(writer: Writer) ->
 
     assert writer.runs.get(TENANT, "default", names[-1]).status == "running"
     assert writer.parts.get(TENANT, "default", names[0], "alice").node == "node-1"
+
+
+@pytest.mark.parametrize("name", ["x" * 129, "", 5, b"run"])
+def test_what_is_no_name_names_no_run(writer: Writer, name: Any) -> None:
+    writer.write(writer.rows(), [(name, "alice"), ("run-1", name)])
+
+    assert writer.seen() == {"run-1": []}
+
+
+def test_a_recorded_run_began_when_its_first_message_was_sent(history: Any) -> None:
+    recorder = history.record(audit_interval=3600)
+    begun = history.clock.now()
+    recorder.sent(history.message(run_id="run-1", recipient="bob"))
+    history.clock.advance(5)
+    recorder.sent(history.message(run_id="run-1", recipient="carol"))
+
+    history.clock.advance(60)
+
+    (run,) = history.audit.runs()
+    parts = history.audit.agent_runs("run-1")
+    assert (run.name, run.started_at.timestamp()) == ("run-1", begun)
+    assert [(one.agent, one.started_at.timestamp() - begun) for one in parts] == [
+        ("carol", 5),
+        ("bob", 0),
+    ]
+
+
+def test_a_run_that_another_node_spilled_was_on_that_node(file_history: Any, lock: Any) -> None:
+    there = Audit(file_history.audit._url)
+    recorder = there.record(
+        node="node-2",
+        settings=Settings(),
+        telemetry=Telemetry(),
+        clock=file_history.clock,
+    )
+    recorder.start()
+    lock.take()
+    recorder.sent(file_history.message(run_id="run-1", recipient="bob"))
+    recorder.close(0.01)
+    there.close()
+    lock.release()
+
+    here = file_history.record()
+    here.sent(file_history.message(run_id="run-1", recipient="alice"))
+    here.flush(10)
+
+    parts = file_history.audit.agent_runs("run-1")
+    assert {one.agent: one.node for one in parts} == {"bob": "node-2", "alice": "node-1"}
+
+
+class Relay(Agent):
+    """Passes on what it hears, within the same run."""
+
+    @handles
+    def hear(self, text: str) -> None:
+        if self.name == "first":
+            self.tell("second", text)
+
+
+def test_a_run_of_a_node_is_in_its_history(url: str) -> None:
+    with Node(audit=url, name="eu-1") as node:
+        node.spawn(Relay, name="first")
+        node.spawn(Relay, name="second")
+        node.tell("first", "outside of any run")
+        with node.run("run-1"):
+            node.tell("first", "within")
+        node.drain(10)
+        runs = [(run.name, run.status) for run in node.audit.runs()]
+        parts = {(part.agent, part.node) for part in node.audit.agent_runs("run-1")}
+
+    assert runs == [("run-1", "running")]
+    assert parts == {("first", "eu-1"), ("second", "eu-1")}
+
+
+def test_a_history_without_messages_has_no_runs(history: Any) -> None:
+    history.record()
+
+    assert history.audit.runs() == []
