@@ -71,9 +71,10 @@ class Payloads:
         Raises:
             NotReplayable: history does not hold it in full, or it is no such class any more.
         """
-        value = self._revived(view.payload)
-        if word := stand_in(value):
-            raise NotReplayable(_missing(view, word))
+        try:
+            value = self._revived(view.payload)
+        except _NotHeld as stopped:
+            raise NotReplayable(_missing(view, stopped.word)) from None
         if view.type in _BUILTIN:
             return _BUILTIN[view.type](value)
         classes = self._known(view.type)
@@ -116,12 +117,24 @@ class Payloads:
             return [self._revived(item) for item in value]
         if not isinstance(value, dict):
             return value
+        if value.keys() == {"$dict"} and isinstance(value["$dict"], dict):
+            return {key: self._revived(item) for key, item in value["$dict"].items()}
         if value.keys() == {"$bytes"}:
             return base64.b64decode(value["$bytes"])
-        if value.keys() == {"$repr"} and self._ref is not None:
-            named = _REF.fullmatch(str(value["$repr"]))
-            return value if named is None else self._ref(named[1])
+        named = _REF.fullmatch(str(value["$repr"])) if value.keys() == {"$repr"} else None
+        if named is not None and self._ref is not None:
+            return self._ref(named[1])
+        if word := stand_in(value, deep=False):
+            raise _NotHeld(word)
         return {key: self._revived(item) for key, item in value.items()}
+
+
+class _NotHeld(Exception):
+    """History holds something else in place of a part: `word` says what."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(word)
+        self.word = word
 
 
 def _attempts(kind: type[Any], value: Any) -> Iterator[Any]:

@@ -10,6 +10,8 @@ from actorbus.message import Message, MessageKind, format_id
 from actorbus.persistence.payloads import encode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from actorbus.message import MessageId
     from actorbus.persistence.audit import MessageView
 
@@ -92,13 +94,15 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def stand_in(value: Any) -> str | None:
-    """What stands in for a value that history does not have, anywhere in `value`."""
+def stand_in(value: Any, *, deep: bool = True) -> str | None:
+    """What stands in for a value that history does not have; `deep`: anywhere in `value`."""
+    parts: Iterable[Any] = ()
     if isinstance(value, dict):
-        for word in _STAND_INS:
-            if word in value:
-                return word
-        return next(filter(None, map(stand_in, value.values())), None)
-    if isinstance(value, list):
-        return next(filter(None, map(stand_in, value)), None)
-    return None
+        if value.keys() == {"$dict"} and isinstance(value["$dict"], dict):
+            value = value["$dict"]
+        elif word := next((word for word in _STAND_INS if word in value), None):
+            return word
+        parts = value.values()
+    elif isinstance(value, list):
+        parts = value
+    return next(filter(None, map(stand_in, parts)), None) if deep else None

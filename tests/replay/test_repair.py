@@ -207,13 +207,26 @@ def test_broadcasts_and_events_that_nobody_took_are_no_loss(url: str, lose: Lose
 
 
 def test_what_history_does_not_hold_is_not_sent(url: str, lose: Lose) -> None:
-    lose({"$redacted": "sha256:0"})
+    [one] = lose({"name": "Ada"})
+    audit = Audit(url)
+    audit.redact(one.id, actor="ada", reason="test")
+    audit.close()
 
     with node_with_worker(url, []) as node:
         [found] = repair(node, dry_run=False)
 
     assert found.standing is Standing.UNREADABLE
     assert "was redacted" in found.why
+
+
+def test_what_only_looks_redacted_is_sent(url: str, lose: Lose) -> None:
+    lose({"$redacted": "sha256:0"})
+
+    with node_with_worker(url, []) as node:
+        [found] = repair(node, dry_run=False)
+
+        node.assert_sent("worker", {"$redacted": "sha256:0"})
+    assert found.standing is Standing.SENT
 
 
 def test_what_may_still_be_handled_is_left_alone(url: str) -> None:
