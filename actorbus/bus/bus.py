@@ -24,7 +24,7 @@ from actorbus.bus.arguments import (
 from actorbus.bus.dead_letters import DeadLetter, DeadLetters
 from actorbus.bus.history import History, ending_of, handled_as
 from actorbus.bus.mailbox import Refusal
-from actorbus.bus.middleware import Accepted, Dead, Retry, chain
+from actorbus.bus.middleware import Accepted, Dead, Retry, sending
 from actorbus.bus.origin import CURRENT
 from actorbus.errors import (
     ActorbusError,
@@ -137,7 +137,7 @@ class Bus:
         self._check_payload = check_payload
         self._middlewares = list(send_middleware)
         self._handle: Handle | None = (
-            chain(self._middlewares, self._accept_routed) if send_middleware else None
+            sending(self._middlewares, self._accept_routed) if send_middleware else None
         )
         self._delayed: dict[MessageId, tuple[Message[Any], Timer]] = {}
         self._delayed_lock = threading.Lock()
@@ -371,7 +371,7 @@ class Bus:
             self._hold(message, seconds)
             return Accepted()
 
-        self._obey(message, chain(self._middlewares, hold)(message))
+        self._obey(message, sending(self._middlewares, hold)(message))
 
     def _hold(self, message: Message[Any], seconds: float) -> None:
         """Accept `message` and keep it for `seconds`."""

@@ -12,6 +12,10 @@ A middleware takes the next step and returns its own::
 ``Node(middleware=[Send(...), Deliver(...)])`` says on which side: before a message is accepted,
 or before its handler starts. What a middleware remembers belongs outside of the function that
 takes `handle`: a delayed message comes through a chain of its own.
+
+On the send side a middleware may decide until the next step has accepted the message. What it
+returns after that changes nothing, be it ``Dead`` or ``Retry``: the message is on its way, and
+ends as its recipients end it.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from actorbus.clock import Clock
+    from actorbus.message import MessageId
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +163,26 @@ def chain(middlewares: list[Middleware], handle: Handle) -> Handle:
     for middleware in reversed(middlewares):
         handle = middleware(handle)
     return handle
+
+
+def sending(middlewares: list[Middleware], accept: Handle) -> Handle:
+    """The chain of a send: once `accept` has taken a message, no middleware ends it once more."""
+    taken: dict[MessageId, Outcome | None] = {}
+
+    def accept_once(message: Message[Any]) -> Outcome:
+        outcome = accept(message)
+        if message.id in taken:
+            taken[message.id] = outcome
+        return outcome
+
+    handle = chain(middlewares, accept_once)
+
+    def send(message: Message[Any]) -> Outcome:
+        taken[message.id] = None
+        try:
+            outcome = handle(message)
+        finally:
+            accepted = taken.pop(message.id, None)
+        return outcome if accepted is None or isinstance(outcome, Accepted) else accepted
+
+    return send

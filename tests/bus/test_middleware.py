@@ -19,6 +19,7 @@ from actorbus import (
     Node,
     Reason,
     Rejected,
+    Retry,
     Send,
     agent,
     handles,
@@ -282,6 +283,48 @@ class TestOutcomes:
 
         assert reached == 3
         assert outcomes == [Accepted(3)]
+
+    @pytest.mark.parametrize("delay", [None, 5.0])
+    @pytest.mark.parametrize("afterwards", [Dead(Reason.REFUSED, "too late"), Retry(1.0)])
+    def test_what_is_decided_once_a_message_was_accepted_changes_nothing(
+        self, make_node: Callable[..., ClockedNode], afterwards: Outcome, delay: float | None
+    ) -> None:
+        handled: list[str] = []
+
+        def regret(handle: Handle) -> Handle:
+            def regretting(message: Message[Any]) -> Outcome:
+                handle(message)
+                return afterwards
+
+            return regretting
+
+        def hear(text: str) -> None:
+            handled.append(text)
+
+        node = make_node(middleware=Send(regret))
+
+        node.spawn(agent(hear)).tell("text", delay=delay)
+        node.clock.advance(10)
+
+        node.drain(DEADLINE)
+        assert handled == ["text"]
+        assert node.dead_letters.list() == []
+        assert [one.status for one in node.history.list()] == ["handled"]
+
+    def test_what_is_decided_once_an_ask_was_accepted_leaves_its_reply_alone(
+        self, make_node: Callable[..., ClockedNode]
+    ) -> None:
+        def regret(handle: Handle) -> Handle:
+            def regretting(message: Message[Any]) -> Outcome:
+                handle(message)
+                return Dead(Reason.REFUSED, "too late")
+
+            return regretting
+
+        node = make_node(middleware=Send(regret))
+
+        assert node.spawn(agent(upper)).ask("text").get(DEADLINE) == "TEXT"
+        assert node.broadcast("all") == 1
 
 
 class TestTimed:
