@@ -23,6 +23,7 @@
     │   ├── AgentFailed          the asked handler raised
     │   ├── AgentStopped         the agent has stopped, or is parked
     │   ├── Rejected             the agent refused the message
+    │   ├── UnexpectedReply      the handler returned another class than the ask expects
     │   ├── Cancelled            the ask was cancelled
     │   ├── DeadlockDetected     the wait could never end
     │   ├── PoolExhausted        no thread left to wait on
@@ -242,6 +243,19 @@ class Rejected(ActorError):
         super().__init__(f"{agent!r} refused the message: {why}")
         self.agent = agent
         self.why = why
+
+
+class UnexpectedReply(ActorError):
+    """The message was handled, but its reply is not of the class that the ask expects."""
+
+    def __init__(self, agent: str, expected: type, got: type) -> None:
+        super().__init__(
+            f"{agent!r} answered with {got.__qualname__} where {expected.__qualname__} was"
+            f" expected: ask with expect={got.__qualname__}, or without expect"
+        )
+        self.agent = agent
+        self.expected = expected
+        self.got = got
 
 
 class Cancelled(ActorError):

@@ -129,7 +129,8 @@ class Ref:
                 than the deadline of the message in hand.
             priority: as in ``tell``.
             headers: as in ``tell``.
-            expect: the class of the reply, where it comes from another process.
+            expect: the class its value must be of, else the reply is ``UnexpectedReply``. Where
+                it comes from another process, it is rebuilt as that class.
 
         Raises:
             InvalidName: an argument that cannot be meant. Everything else comes out of the
@@ -138,8 +139,8 @@ class Ref:
         runtime = self._runtime
         bus = self._bus
         put = self._put
-        if not bus.plain or put is None or headers is not None:
-            return runtime.ask(self.name, self._inbox, payload, timeout, priority, headers)
+        if not bus.plain or put is None or headers is not None or expect is not None:
+            return runtime.ask(self.name, self._inbox, payload, timeout, priority, headers, expect)
         ids = self._ids
         now = ids.monotonic() + ids.offset
         if now >= ids.until:

@@ -12,6 +12,7 @@ from actorbus.actors import handling
 from actorbus.actors.agent import Agent
 from actorbus.actors.cell import Cell
 from actorbus.actors.commands import START
+from actorbus.actors.expecting import ExpectingReply
 from actorbus.actors.functions import agent_class
 from actorbus.actors.lifecycle import State
 from actorbus.actors.ref import Ref, inherited_deadline
@@ -20,7 +21,7 @@ from actorbus.actors.schedule import Schedule
 from actorbus.actors.standby import Standby
 from actorbus.actors.targets import AllOf, AnyOf
 from actorbus.actors.topics import subscribe
-from actorbus.bus.arguments import checked_timeout
+from actorbus.bus.arguments import checked_class, checked_timeout
 from actorbus.bus.middleware import chain
 from actorbus.bus.origin import CURRENT
 from actorbus.errors import (
@@ -318,6 +319,7 @@ class Runtime:
         timeout: float | None,
         priority: Priority,
         headers: Mapping[str, str] | None,
+        expect: type[Any] | None,
     ) -> Reply[Any]:
         """Send a request; whatever goes wrong comes out of the reply."""
         bus = self.bus
@@ -325,7 +327,11 @@ class Runtime:
         deadline = now + (self.ask_timeout if timeout is None else checked_timeout(timeout))
         deadline = inherited_deadline(CURRENT.get(), deadline)
         owner = inbox.owner if isinstance(inbox.owner, Cell) else None
-        reply: Reply[Any] = Reply(self.asking, name, now, deadline, owner)
+        reply: Reply[Any] = (
+            Reply(self.asking, name, now, deadline, owner)
+            if expect is None
+            else ExpectingReply(self.asking, name, now, deadline, owner, checked_class(expect))
+        )
         message = bus.stamp(
             MessageKind.REQUEST,
             name,

@@ -53,6 +53,23 @@ def checked_timeout(timeout: object) -> float:
     return seconds
 
 
+def checked_class(expect: object) -> type:
+    """`expect` as a class that a reply can be checked against.
+
+    Raises:
+        InvalidName: it is none.
+    """
+    try:
+        if not isinstance(expect, type):
+            raise TypeError
+        isinstance(None, expect)  # what a Protocol that is not runtime_checkable refuses
+    except TypeError:
+        raise InvalidName(
+            "the class of a reply", expect, "it must be a class, as in expect=dict"
+        ) from None
+    return expect
+
+
 def _seconds(what: str, value: object) -> float:
     if not isinstance(value, bool) and isinstance(value, int | float):
         try:
