@@ -44,16 +44,19 @@ def test_an_agent_that_is_never_done_leaves_the_loop_to_others_too(node: Node) -
 
 
 def test_on_a_loop_that_was_lent_its_own_coroutines_go_on_beside_a_busy_agent() -> None:
-    async def main() -> None:
+    async def beat() -> int:
+        beats = 0
         async with Node(settings=Settings(log_level="off")) as node:
             done = threading.Event()
             node.spawn(Restless, done).tell(1)
             async with asyncio.timeout(SOON):
-                for _ in range(10):
+                while beats < 10:
                     await asyncio.sleep(0.001)
+                    beats += 1
             done.set()
+        return beats
 
-    asyncio.run(main())
+    assert asyncio.run(beat()) == 10
 
 
 def test_an_agent_that_is_never_done_does_not_hang_a_test() -> None:
