@@ -135,9 +135,18 @@ class Seal:
         self._shapes: dict[tuple[Any, ...], bytes] = {}
 
     def message(
-        self, previous: bytes, seq: int, row: Sequence[Any], payload: bytes, headers: bytes
+        self,
+        previous: bytes,
+        seq: int,
+        row: Sequence[Any],
+        payload: bytes,
+        headers: bytes,
+        error_digest: bytes | None = None,
     ) -> bytes:
-        """The hash of a message's row, of whose documents the digests are given."""
+        """The hash of a message's row, of whose documents the digests are given.
+
+        `error_digest` is that of an error that was taken away.
+        """
         (
             tenant,
             own,
@@ -185,10 +194,12 @@ class Seal:
         )
         if error is None:
             return sha256(previous + text + fixed).digest()
-        return sha256(previous + text + fixed + digest(error)).digest()
+        return sha256(previous + text + fixed + (error_digest or digest(error))).digest()
 
-    def event(self, previous: bytes, seq: int, row: Sequence[Any]) -> bytes:
-        """The hash of an event's row."""
+    def event(
+        self, previous: bytes, seq: int, row: Sequence[Any], error_digest: bytes | None = None
+    ) -> bytes:
+        """The hash of an event's row. `error_digest` as above."""
         (
             tenant,
             own,
@@ -209,7 +220,7 @@ class Seal:
         )
         if error is None:
             return sha256(previous + text + fixed).digest()
-        return sha256(previous + text + fixed + digest(error)).digest()
+        return sha256(previous + text + fixed + (error_digest or digest(error))).digest()
 
     def act(self, previous: bytes, seq: int, row: Sequence[Any]) -> bytes:
         """The hash of the row of something done to history itself."""

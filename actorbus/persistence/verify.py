@@ -36,7 +36,7 @@ from actorbus.persistence.chain import (
 from actorbus.persistence.chains import ACTS, EVENT_WIDTH, MESSAGE_WIDTH, incarnation_of, plain
 from actorbus.persistence.columns import id_encoder
 from actorbus.persistence.models import AgentMessage, AuditAct, Base, Chain, MessageEvent
-from actorbus.persistence.redaction import is_redacted
+from actorbus.persistence.redaction import digest_of_taken, is_redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 MOST_FINDINGS: Final = 1_000
 _EVERY: Final = 10_000
 _PAYLOAD, _HEADERS = 11, 12
+_MESSAGE_ERROR, _EVENT_ERROR = 20, 7
 _PLACE: Final = ("chain", "seq", "hash")
 _MS: Final = 80
 
@@ -363,7 +364,11 @@ class _Examination:
                 raise Malformed("a payload stands where one was taken away")
             if headers_digest is not None and row[_HEADERS] is not None:
                 raise Malformed("headers stand where some were taken away")
-            return self._seal.message(previous, seq, row, payload, headers)
+            taken = self._taken(row[1], row[_MESSAGE_ERROR])
+            hashes = [
+                self._seal.message(previous, seq, row, payload, headers, one) for one in taken
+            ]
+            return _the_one(hashes, values[MESSAGE_WIDTH + 2])
 
         return rehash
 
@@ -371,9 +376,18 @@ class _Examination:
         def rehash(previous: bytes) -> bytes:
             row = values[:EVENT_WIDTH]
             check_event(row)
-            return self._seal.event(previous, seq, row)
+            taken = self._taken(row[2], row[_EVENT_ERROR])
+            hashes = [self._seal.event(previous, seq, row, one) for one in taken]
+            return _the_one(hashes, values[EVENT_WIDTH + 2])
 
         return rehash
+
+    def _taken(self, message: Any, error: Any) -> tuple[bytes | None, ...]:
+        """Digests that may stand for an error: None for its own, and what a redaction left."""
+        digest = None if error is None else digest_of_taken(str(error))
+        if digest is None or _shown(message) not in self._recorded:
+            return (None,)
+        return (digest, None)
 
     def _act(self, row: Any) -> Link:
         def rehash(previous: bytes) -> bytes:
@@ -418,6 +432,11 @@ class _Examination:
                 name = model.__tablename__
                 self.add(Finding(Flaw.ADDED, None, None, name, format_id(newest), says))
         return count
+
+
+def _the_one(hashes: list[bytes], stored: Any) -> bytes:
+    """The hash that is stored, if it is among them."""
+    return next((one for one in hashes if one == stored), hashes[0])
 
 
 def _up_to(last: int, links: Iterable[Link], later: list[int]) -> Iterator[Link]:

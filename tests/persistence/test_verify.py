@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from actorbus.message import IdSource, Reason, Status, format_id
+from actorbus.message import IdSource, MessageKind, Reason, Status, format_id
 from actorbus.persistence.anchors import AnchorFile, beside, make_keys
 from actorbus.persistence.audit import Audit
 from actorbus.persistence.chain import Finding, Flaw
@@ -372,6 +373,81 @@ def test_after_redaction_the_chain_verifies_and_the_payload_is_gone(history: Any
     view = history.audit.message(sent[2].id)
     assert list(view.payload) == ["$redacted"]
     assert view.headers == {}
+
+
+def test_redaction_takes_the_errors_that_may_quote_the_payload(history: Any) -> None:
+    recorder = history.record()
+    asked = history.message({"name": "Ada"}, kind=MessageKind.REQUEST)
+    answer = history.message(
+        ValueError("no such Ada"),
+        kind=MessageKind.ERROR,
+        causation_id=asked.id,
+        correlation_id=asked.correlation_id,
+    )
+    recorder.sent(asked)
+    history.end(recorder, asked, Status.FAILED, reason=Reason.STOPPED, error="at once: Ada")
+    recorder.flush(10)
+    history.end(recorder, asked, Status.FAILED, reason=Reason.STOPPED, error="later: Ada")
+    recorder.sent(answer)
+    recorder.flush(10)
+    recorder.close(10)
+
+    assert redact(history.audit._database(), "default", asked.id, **WHO)
+
+    with history.audit._database().reading() as connection:
+        rows = [
+            repr(connection.execute(text(f"SELECT * FROM {table}")).all())  # noqa: S608
+            for table in ("agent_messages", "message_events")
+        ]
+    assert [row.count("$redacted sha256:") for row in rows] == [1, 1]
+    assert "Ada" not in "".join(rows)
+    found = verified(history)
+    assert (found.findings, found.redacted) == ((), 2)
+    assert not redact(history.audit._database(), "default", asked.id, **WHO)
+
+
+def test_what_was_learned_after_a_redaction_can_be_redacted_too(history: Any) -> None:
+    recorder = history.record()
+    one = history.message({"name": "Ada"})
+    recorder.sent(one)
+    recorder.flush(10)
+    redact(history.audit._database(), "default", one.id, **WHO)
+    history.end(recorder, one, Status.FAILED, reason=Reason.STOPPED, error="no Ada")
+    recorder.flush(10)
+    recorder.close(10)
+
+    again = redact(history.audit._database(), "default", one.id, **WHO)
+
+    assert again
+    assert "Ada" not in str(history.audit.message(one.id))
+    assert verified(history).findings == ()
+
+
+def test_an_error_that_only_looks_redacted_is_what_it_is(history: Any) -> None:
+    recorder = history.record()
+    one = history.message({"name": "Ada"})
+    recorder.sent(one)
+    history.end(
+        recorder, one, Status.FAILED, reason=Reason.STOPPED, error=f"$redacted sha256:{'0' * 64}"
+    )
+    recorder.flush(10)
+    redact(history.audit._database(), "default", one.id, **WHO)
+    recorder.close(10)
+
+    assert verified(history).findings == ()
+
+
+def test_an_error_that_somebody_took_away_unrecorded_is_found(
+    file_history: Any, damage: Damage
+) -> None:
+    write(file_history)
+    (row,) = damage.rows("SELECT rowid, error FROM message_events WHERE seq = 2")
+    marker = f"$redacted sha256:{sha256(row.error.encode()).hexdigest()}"
+    damage("UPDATE message_events SET error = :error WHERE rowid = :row", error=marker, row=row[0])
+
+    found = first(file_history)
+
+    assert (found.flaw, found.seq) == (Flaw.CHANGED, 2)
 
 
 def test_a_redaction_that_nobody_answers_for_is_found(file_history: Any, damage: Damage) -> None:
