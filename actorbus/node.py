@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from actorbus.actors.loader import Loaded
     from actorbus.actors.ref import Ref
     from actorbus.actors.reply import Reply
-    from actorbus.actors.targets import Target
+    from actorbus.actors.targets import AllOf, AnyOf
     from actorbus.bus.dead_letters import DeadLetters
     from actorbus.bus.history import History
     from actorbus.bus.middleware import Deliver, Send
@@ -399,11 +399,11 @@ class Node:
 
     # -- sending
 
-    def any(self, capability: str) -> Target:
+    def any(self, capability: str) -> AnyOf:
         """The least busy agent with that capability, chosen at each send."""
         return self._runtime.any(capability)
 
-    def all(self, capability: str) -> Target:
+    def all(self, capability: str) -> AllOf:
         """Every agent with that capability."""
         return self._runtime.all(capability)
 

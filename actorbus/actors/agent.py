@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from actorbus.actors.cell import Cell
     from actorbus.actors.reply import Reply
     from actorbus.actors.schedule import Schedule
-    from actorbus.actors.targets import Target
+    from actorbus.actors.targets import AllOf, AnyOf
     from actorbus.context.context import Context
     from actorbus.registry.registry import Registry
 
@@ -192,11 +192,11 @@ class Agent(pykka.Actor):
             return self._spawned.runtime.failed(str(to), error)
         return ref.ask(payload, timeout=timeout, priority=priority, headers=headers, expect=expect)
 
-    def any(self, capability: str) -> Target:
+    def any(self, capability: str) -> AnyOf:
         """The least busy agent with that capability, chosen at each send."""
         return self._spawned.runtime.any(capability)
 
-    def all(self, capability: str) -> Target:
+    def all(self, capability: str) -> AllOf:
         """Every agent with that capability."""
         return self._spawned.runtime.all(capability)
 

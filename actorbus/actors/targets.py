@@ -1,8 +1,12 @@
-"""Agents that are meant by what they can do: one of them (``AnyOf``), or all (``AllOf``)."""
+"""Agents that are meant by what they can do: one of them (``AnyOf``), or all (``AllOf``).
+
+They are sent to like a ``Ref``. A capability that nobody offers is ``NoProvider``: raised by
+``tell``, and by the reply of ``ask``.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from actorbus.actors.reply import Gathered, Reply
 from actorbus.errors import ActorbusError
@@ -12,34 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actorbus.actors.runtime import Runtime
-
-
-class Target(Protocol):
-    """The agents with a capability: one of them, or all."""
-
-    capability: str
-
-    def tell(
-        self,
-        payload: Any,
-        *,
-        priority: Priority = Priority.NORMAL,
-        ttl: float | None = None,
-        delay: float | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        """Send; see ``Ref.tell``. Raises ``NoProvider`` if nobody has the capability."""
-
-    def ask(
-        self,
-        payload: Any,
-        *,
-        timeout: float | None = None,
-        priority: Priority = Priority.NORMAL,
-        headers: Mapping[str, str] | None = None,
-        expect: type[Any] | None = None,
-    ) -> Reply[Any]:
-        """Send and get a reply; see ``Ref.ask``."""
 
 
 class AnyOf:
@@ -81,7 +57,11 @@ class AnyOf:
 
 
 class AllOf:
-    """Every agent with a capability. ``ask`` gives one reply: a list of values or errors."""
+    """Every agent with a capability, at each send.
+
+    ``ask`` gives one reply: a list of values or errors. ``tell`` tells everyone, and raises the
+    first of the errors then.
+    """
 
     __slots__ = ("_runtime", "capability")
 
