@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import and_, select, text
+from sqlalchemy import ColumnElement, and_, select, text
+from sqlalchemy.sql.util import ClauseAdapter
+from sqlalchemy.sql.visitors import iterate
 
 from actorbus.message import Status
 from actorbus.persistence.models import WENT_WRONG, AgentMessage
@@ -33,6 +35,7 @@ _BUDGET_OF_TEXT: Final = 2_000
 """Looking into a payload costs several times as much as looking at a column."""
 _GROWTH: Final = 4
 _FIRST: Final = 64
+_MESSAGES: Final = AgentMessage.__table__
 _QUIET: Final = (Status.ACCEPTED, Status.HANDLED)
 
 
@@ -47,15 +50,18 @@ class Arm(NamedTuple):
     """A stretch of one index: ids of messages that may match."""
 
     id: Any
-    distinct: bool
+    told: bool
+    """Along events that tell of the messages, where one message may come many times."""
     conditions: tuple[Any, ...]
 
-    def select(self, start: MessageId | None, *, forward: bool) -> Select[Any]:
-        chosen = select(self.id.label("id")).where(*self.conditions)
+    def select(
+        self, start: MessageId | None, *columns: ColumnElement[Any], forward: bool
+    ) -> Select[Any]:
+        chosen = select(self.id.label("id"), *columns).where(*self.conditions)
         if start is not None:
             chosen = chosen.where(self.id > start if forward else self.id < start)
         chosen = chosen.order_by(self.id if forward else self.id.desc())
-        return chosen.distinct() if self.distinct else chosen
+        return chosen.distinct() if self.told else chosen
 
 
 def page(
@@ -110,13 +116,25 @@ def arms(scope: Scope, wanted: Filter) -> Sequence[Arm]:
 def windowed(
     arm: Arm, also: Sequence[Condition], start: MessageId | None, window: int, *, forward: bool
 ) -> Select[tuple[MessageId]]:
-    """Those of an arm's next `window` messages for which `also` holds."""
-    few = arm.select(start, forward=forward).limit(window).subquery("few")
-    return (
-        select(few.c.id)
-        .join(AgentMessage.__table__, and_(messages.id == few.c.id, *also))
-        .order_by(few.c.id if forward else few.c.id.desc())
-    )
+    """Those of an arm's next `window` messages for which `also` holds.
+
+    An arm of messages is read with whatever `also` asks of them: joined to the messages again,
+    PostgreSQL would rather read all there are than look for thousands one by one.
+    """
+    if arm.told:
+        few = arm.select(start, forward=forward).limit(window).subquery("few")
+        looked = select(few.c.id).join(_MESSAGES, and_(messages.id == few.c.id, *also))
+    else:
+        asked = _columns(also)
+        few = arm.select(start, *asked, forward=forward).limit(window).subquery("few")
+        looked = select(few.c.id).where(*map(ClauseAdapter(few).traverse, also))
+    return looked.order_by(few.c.id if forward else few.c.id.desc())
+
+
+def _columns(conditions: Sequence[Condition]) -> list[ColumnElement[Any]]:
+    """The columns of a message that conditions are about, but for its id."""
+    parts = {part for condition in conditions for part in iterate(condition)}
+    return [column for column in messages if column in parts and column.name != "id"]
 
 
 def _look(

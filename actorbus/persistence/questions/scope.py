@@ -41,15 +41,19 @@ def scope_of(connection: Connection, tenant: str, project: str) -> Scope:
     return Scope(MessageId(0), MessageId(0)) if keys is None else Scope(*keys)
 
 
-def has_event(*conditions: Condition) -> Any:
-    """A message has an event for which the conditions, on ``told_of``, hold."""
-    return (
+def has_event(*conditions: Condition, at_once: bool = False) -> Any:
+    """A message has an event for which the conditions, on ``told_of``, hold.
+
+    It is looked up for each message: OFFSET 0 keeps PostgreSQL from reading all events first.
+    `at_once` lets it, which is faster where most messages are meant.
+    """
+    found = (
         select(told_of.c.id)
         .where(
             told_of.c.tenant_id == messages.tenant_id,
             told_of.c.message_id == messages.id,
             *conditions,
         )
-        .correlate(AgentMessage.__table__)
-        .exists()
+        .correlate_except(told_of)
     )
+    return (found if at_once else found.offset(0)).exists()

@@ -58,7 +58,7 @@ def talk(connection: Connection, scope: Scope, wanted: Filter, limit: int) -> li
     told = _told(chosen)
     sent = select(messages.sender, messages.recipient, messages.created_at, messages.status)
     said = union_all(
-        sent.where(*chosen, ~has_event()),
+        sent.where(*chosen, ~has_event(at_once=True)),
         select(told.c.sender, told.c.addressed, told.c.created_at, told.c.status).where(
             told.c.nth == 1, or_(told.c.addressed.is_not(None), told.c.reached.is_(None))
         ),
@@ -202,7 +202,7 @@ def _statuses(connection: Connection, scope: Scope) -> dict[Status, int]:
     """Messages by merged status: the last event of each recipient, the worst of those."""
     told = _told([scope.mine])
     standing = union_all(
-        select(_rank(messages.status).label("rank")).where(scope.mine, ~has_event()),
+        select(_rank(messages.status).label("rank")).where(scope.mine, ~has_event(at_once=True)),
         select(func.max(_rank(told.c.status)))
         .where(told.c.nth_there == 1)
         .group_by(told.c.message_id),
