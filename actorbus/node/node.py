@@ -6,7 +6,6 @@ own methods: importing actorbus costs little more than importing what it stands 
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import threading
@@ -14,9 +13,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from actorbus.actors.activation import RunScope
 from actorbus.actors.dispatchers.pool import PoolDispatcher
 from actorbus.actors.dispatchers.thread import ThreadDispatcher
+from actorbus.actors.run import Run
 from actorbus.actors.runtime import Runtime
 from actorbus.actors.topics import Topic
 from actorbus.actors.waiting import ThreadWaiting
@@ -26,25 +25,31 @@ from actorbus.bus.mailbox import MailboxPolicy
 from actorbus.bus.middleware import give_clock, sides
 from actorbus.bus.origin import CURRENT
 from actorbus.bus.pull import PullMailbox
-from actorbus.bus.transports.memory import MemoryTransport
 from actorbus.clock import SystemClock
 from actorbus.errors import (
     ActorbusError,
     AuditUnavailable,
     BusClosed,
-    InvalidSettings,
     NotDrained,
     NotFlushed,
     NotStopped,
     UnknownRecipient,
-    UnknownTransport,
 )
 from actorbus.message import Priority, check_name
+from actorbus.node.arguments import (
+    bound_audit,
+    checked_port,
+    checked_settings,
+    made_up_name,
+    transport_of,
+)
+from actorbus.node.work import Work
 from actorbus.registry.directories.memory import MemoryDirectory
 from actorbus.registry.registry import Registry
 from actorbus.telemetry import NodeStarted, NodeStopped, Telemetry, TimerFailed
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Mapping
     from types import TracebackType
     from typing import Self
@@ -69,7 +74,6 @@ if TYPE_CHECKING:
     from actorbus.persistence.recorder import Recorder
     from actorbus.settings import Settings
 
-_SCHEMES: Final = ("memory",)
 _LAST_GRACE: Final = 0.2
 """Seconds that cancelled handlers get to end in when the time to stop is up."""
 _FIRST_LOOK: Final = 0.0005
@@ -113,12 +117,12 @@ class Node:
         settings: Settings | None = None,
         check_payloads: bool | None = None,
     ) -> None:
-        self.settings = _settings(settings, check_payloads)
-        self.name = check_name("a node", name if name is not None else _made_up_name())
-        self._metrics_port = _checked_port(metrics_port)
-        self._audit = _audit(audit, self.settings)
+        self.settings = checked_settings(settings, check_payloads)
+        self.name = check_name("a node", name if name is not None else made_up_name())
+        self._metrics_port = checked_port(metrics_port)
+        self._audit = bound_audit(audit, self.settings)
         send_side, deliver_side = sides(middleware)
-        transport = _transport(bus)
+        transport = transport_of(bus)
         shares = transport is bus
         self.telemetry = Telemetry()
         self._clock = self._make_clock()
@@ -172,6 +176,7 @@ class Node:
         )
         self._runtime.make_logger = self._make_logger
         self._runtime.learn_types = self._learn_types
+        self._work = Work(self._runtime.cells)
         self._mailboxes: dict[str, PullMailbox] = {}
         self._life = threading.Lock()
         self._started = False
@@ -224,10 +229,10 @@ class Node:
         seconds = self.settings.stop_timeout if timeout is None else timeout
         if not self._begin_stop():
             return
-        if not self._wait_until(self._is_empty, seconds):
-            self._abandon_all()
-            self._wait_until(self._is_empty, _LAST_GRACE)
-        left = self._left()
+        if not self._wait_until(self._work.is_over, seconds):
+            self._work.abandon()
+            self._wait_until(self._work.is_over, _LAST_GRACE)
+        left = self._work.left()
         left += self._close_dispatchers(0.2 if left else seconds)
         self._close_rest(seconds)
         self._say_stopped(left)
@@ -239,9 +244,9 @@ class Node:
         seconds = self.settings.stop_timeout if timeout is None else timeout
         if not self._begin_stop():
             return
-        if not await self._until(self._is_empty, seconds):
-            self._abandon_all()
-            await self._until(self._is_empty, _LAST_GRACE)
+        if not await self._until(self._work.is_over, seconds):
+            self._work.abandon()
+            await self._until(self._work.is_over, _LAST_GRACE)
         left = list(self._runtime.cells)
         await self._loop.aclose()
         left += await asyncio.to_thread(self._close_dispatchers, 0.2 if left else seconds)
@@ -257,14 +262,14 @@ class Node:
             NotDrained: time was up; names who is still at work.
         """
         seconds = self.settings.drain_timeout if timeout is None else timeout
-        if not self._wait_until(self._is_quiet, seconds):
-            raise NotDrained(self._busy_names())
+        if not self._wait_until(self._work.is_quiet, seconds):
+            raise NotDrained(self._work.busy_names())
 
     async def adrain(self, timeout: float | None = None) -> None:
         """``drain`` on an event loop."""
         seconds = self.settings.drain_timeout if timeout is None else timeout
-        if not await self._until(self._is_quiet, seconds):
-            raise NotDrained(self._busy_names())
+        if not await self._until(self._work.is_quiet, seconds):
+            raise NotDrained(self._work.busy_names())
 
     def flush(self, timeout: float | None = None) -> None:
         """Wait until every send is accepted. In memory they are when they return.
@@ -301,7 +306,7 @@ class Node:
         traceback: TracebackType | None,
     ) -> None:
         if error_type is None:
-            self._wait_until(self._is_quiet, self.settings.drain_timeout)
+            self._wait_until(self._work.is_quiet, self.settings.drain_timeout)
             self.stop()
             return
         try:
@@ -323,7 +328,7 @@ class Node:
         traceback: TracebackType | None,
     ) -> None:
         if error_type is None:
-            await self._until(self._is_quiet, self.settings.drain_timeout)
+            await self._until(self._work.is_quiet, self.settings.drain_timeout)
             await self.aclose()
             return
         try:
@@ -499,7 +504,7 @@ class Node:
         if self._metrics is None:
             from actorbus.observability.metrics import Metrics
 
-            self._metrics = Metrics(self.telemetry, node=self.name, depth=self._depth)
+            self._metrics = Metrics(self.telemetry, node=self.name, depth=self._work.depth)
         return self._metrics
 
     @property
@@ -647,20 +652,6 @@ class Node:
             cell.stop(reason="the node stopped")
         return True
 
-    def _is_empty(self) -> bool:
-        return len(self._runtime.cells) < 2 and not self._left()
-
-    def _left(self) -> list[str]:
-        """Whose agents have not ended, but for the one whose handler calls this."""
-        origin: Any = CURRENT.get()
-        caller = None if origin is None else origin.cell
-        return [cell.name for cell in list(self._runtime.cells.values()) if cell is not caller]
-
-    def _abandon_all(self) -> None:
-        """Time is up: end what waits, and cancel the handlers that can be cancelled."""
-        for cell in list(self._runtime.cells.values()):
-            cell.abandon()
-
     def _close_rest(self, timeout: float) -> None:
         self.registry.stop()
         self.context.close()
@@ -683,99 +674,9 @@ class Node:
         if left:
             raise NotStopped(set(left))
 
-    def _is_quiet(self) -> bool:
-        """Whether nobody is at work, twice with nothing done in between."""
-        before = self._work_done()
-        return before is not None and before == self._work_done()
-
-    def _work_done(self) -> int | None:
-        """How many messages were handled in all; None if somebody is at work."""
-        cells = list(self._runtime.cells.values())
-        if any(cell.busy for cell in cells):
-            return None
-        return sum(cell.message_count for cell in cells)
-
-    def _busy_names(self) -> list[str]:
-        return [cell.name for cell in list(self._runtime.cells.values()) if cell.busy]
-
-    def _depth(self) -> Mapping[str, int]:
-        depth: dict[str, int] = {}
-        for cell in list(self._runtime.cells.values()):
-            kind = cell.agent_class.__qualname__
-            depth[kind] = depth.get(kind, 0) + len(cell.mailbox)
-        return depth
-
     def _timer_failed(self, error: BaseException) -> None:
         if self.telemetry.active:
             self.telemetry.emit(TimerFailed(error))
-
-
-class Run:
-    """One run: a context manager whose sends, and all they cause, carry its id."""
-
-    __slots__ = ("_runtime", "_token", "id")
-
-    def __init__(self, runtime: Runtime, run_id: str) -> None:
-        self._runtime = runtime
-        self._token: Any = None
-        self.id = run_id
-
-    def cancel(self) -> None:
-        """Cancel what is in hand and what waits for this run, tells included."""
-        self._runtime.cancel_run(self.id)
-
-    def __enter__(self) -> Self:
-        self._token = CURRENT.set(RunScope(self.id))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        CURRENT.reset(self._token)
-
-
-def _settings(settings: Settings | None, check_payloads: bool | None) -> Settings:
-    from actorbus.settings import Settings
-
-    if settings is None:
-        settings = Settings()
-    elif not isinstance(settings, Settings):
-        raise InvalidSettings(f"settings is a Settings(...), not {settings!r}")
-    if check_payloads is not None:
-        settings = settings.model_copy(update={"check_payloads": check_payloads})
-    return settings
-
-
-def _transport(bus: object) -> Transport:
-    if isinstance(bus, str):
-        if bus.split(":", 1)[0] != "memory":
-            raise UnknownTransport(bus, _SCHEMES)
-        return MemoryTransport()
-    if not all(hasattr(bus, name) for name in ("attach", "route", "audience", "guarantees")):
-        raise UnknownTransport(repr(bus), _SCHEMES)
-    return bus  # type: ignore[return-value]
-
-
-def _audit(audit: str | Audit | None, settings: Settings) -> Audit | None:
-    if audit is None:
-        return None
-    from actorbus.persistence.audit import Audit
-
-    if isinstance(audit, str):
-        audit = Audit(audit)
-    elif not isinstance(audit, Audit):
-        raise AuditUnavailable(f"audit is a URL or an Audit(...), not {audit!r}")
-    return audit.bind(settings.tenant, settings.project)
-
-
-def _checked_port(port: object) -> int | None:
-    if port is None:
-        return None
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
-        raise InvalidSettings(f"metrics_port is a port from 0 (any) to 65535, not {port!r}")
-    return port
-
-
-def _made_up_name() -> str:
-    return f"node-{os.urandom(4).hex()}"
 
 
 def _message_in_hand() -> Any:

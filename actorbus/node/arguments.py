@@ -1,0 +1,62 @@
+"""What ``Node(...)`` is given, checked and made into what the node is built of."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from actorbus.bus.transports.memory import MemoryTransport
+from actorbus.errors import AuditUnavailable, InvalidSettings, UnknownTransport
+
+if TYPE_CHECKING:
+    from actorbus.bus.transport import Transport
+    from actorbus.persistence.audit import Audit
+    from actorbus.settings import Settings
+
+_SCHEMES: Final = ("memory",)
+
+
+def checked_settings(settings: Settings | None, check_payloads: bool | None) -> Settings:
+    from actorbus.settings import Settings
+
+    if settings is None:
+        settings = Settings()
+    elif not isinstance(settings, Settings):
+        raise InvalidSettings(f"settings is a Settings(...), not {settings!r}")
+    if check_payloads is not None:
+        settings = settings.model_copy(update={"check_payloads": check_payloads})
+    return settings
+
+
+def transport_of(bus: object) -> Transport:
+    if isinstance(bus, str):
+        if bus.split(":", 1)[0] != "memory":
+            raise UnknownTransport(bus, _SCHEMES)
+        return MemoryTransport()
+    if not all(hasattr(bus, name) for name in ("attach", "route", "audience", "guarantees")):
+        raise UnknownTransport(repr(bus), _SCHEMES)
+    return bus  # type: ignore[return-value]
+
+
+def bound_audit(audit: str | Audit | None, settings: Settings) -> Audit | None:
+    if audit is None:
+        return None
+    from actorbus.persistence.audit import Audit
+
+    if isinstance(audit, str):
+        audit = Audit(audit)
+    elif not isinstance(audit, Audit):
+        raise AuditUnavailable(f"audit is a URL or an Audit(...), not {audit!r}")
+    return audit.bind(settings.tenant, settings.project)
+
+
+def checked_port(port: object) -> int | None:
+    if port is None:
+        return None
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 <= port <= 65535:
+        raise InvalidSettings(f"metrics_port is a port from 0 (any) to 65535, not {port!r}")
+    return port
+
+
+def made_up_name() -> str:
+    return f"node-{os.urandom(4).hex()}"
