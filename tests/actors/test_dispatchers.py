@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -23,16 +23,7 @@ from actorbus import (
 from actorbus.actors.dispatchers.loop import LoopDispatcher
 from actorbus.telemetry import Event, PoolResized, SlowHandler
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 DEADLINE = 10.0
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    with Node() as node:
-        yield node
 
 
 class Crowd:

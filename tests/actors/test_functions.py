@@ -24,15 +24,9 @@ from actorbus import (
 from actorbus.actors.functions import agent_class, is_agent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 DEADLINE = 10.0
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    with Node() as node:
-        yield node
 
 
 class Text(BaseModel):

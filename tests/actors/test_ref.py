@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -28,28 +28,7 @@ from actorbus import (
     where,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-DEADLINE = 10.0
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    with Node() as node:
-        yield node
-
-
-class Gate:
-    """Holds an agent in one handler until it is opened."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.opened = threading.Event()
-
-    def hold(self) -> None:
-        self.entered.set()
-        assert self.opened.wait(DEADLINE)
+from .gate import DEADLINE, Gate
 
 
 class Recorder(Agent):

@@ -27,28 +27,10 @@ from actorbus import (
 )
 from actorbus.telemetry import Event, ReplyUnclaimed
 
+from .gate import DEADLINE, Gate
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-DEADLINE = 10.0
-
-
-@pytest.fixture
-def node() -> Iterator[Node]:
-    with Node() as node:
-        yield node
-
-
-class Gate:
-    """Holds an agent in one handler until it is opened."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.opened = threading.Event()
-
-    def hold(self) -> None:
-        self.entered.set()
-        assert self.opened.wait(DEADLINE)
 
 
 class Worker(Agent):
