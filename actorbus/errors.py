@@ -408,7 +408,8 @@ class HistoryKept(PersistenceError):
     def __init__(self, what: str, name: str) -> None:
         super().__init__(
             f"{what} {name!r} still has message history, which is never deleted with it:"
-            " let retention delete its messages first"
+            " let retention delete its messages first. What proves that they went rightly"
+            " stays until a tenant is deleted by force"
         )
         self.what = what
         self.name = name

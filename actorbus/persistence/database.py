@@ -133,8 +133,10 @@ class Database:
                 self._enforce_keys(connection, "OFF")
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self, *, snapshot: bool = False) -> Iterator[Connection]:
         """A connection to a history that exists; this never makes one.
+
+        With `snapshot` all questions see history as it was at the first.
 
         Raises:
             AuditUnavailable: there is none, or it cannot be read.
@@ -146,6 +148,10 @@ class Database:
                 f' audit="{self.shown}" writes one'
             )
         with self._exclusive, self._explained(), self._reader.connect() as connection:
+            if snapshot and connection.dialect.name == "postgresql":
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            elif snapshot and self.path is not None:
+                connection.exec_driver_sql("BEGIN")  # the driver begins none for what only reads
             found = migrations.version(connection)
             if found is None:
                 raise AuditUnavailable(f"{self.shown} holds no history yet; a node writes it")

@@ -111,8 +111,7 @@ def holds(database: Database, tenant: str) -> list[tuple[Hold, Act]]:
 
 def held(connection: Connection, tenant: MessageId) -> ColumnElement[bool]:
     """Which of a tenant's messages are held."""
-    active = _active(connection, tenant)
-    return or_(false(), *(one.condition() for one, _ in active))
+    return or_(false(), *(one.condition() for one in active(connection, tenant)))
 
 
 def check_not_held(connection: Connection, tenant: MessageId, id: MessageId) -> None:
@@ -120,7 +119,7 @@ def check_not_held(connection: Connection, tenant: MessageId, id: MessageId) -> 
     Raises:
         HistoryHeld: a hold covers this message.
     """
-    for one, _ in _active(connection, tenant):
+    for one in active(connection, tenant):
         covered = connection.scalar(
             select(_table.id).where(_table.tenant_id == tenant, _table.id == id, one.condition())
         )
@@ -128,14 +127,19 @@ def check_not_held(connection: Connection, tenant: MessageId, id: MessageId) -> 
             raise HistoryHeld(f"message {format_id(id)}", str(one))
 
 
+def active(connection: Connection, tenant: MessageId) -> list[Hold]:
+    """What a tenant has on hold."""
+    return [one for one, _ in _active(connection, tenant)]
+
+
 def _active(connection: Connection, tenant: MessageId) -> list[tuple[Hold, Act]]:
-    active: dict[str, Act] = {}
+    standing: dict[str, Act] = {}
     for act in acts(connection, tenant, Kind.HELD, Kind.RELEASED):
         if act.kind is Kind.HELD:
-            active[act.target] = act
+            standing[act.target] = act
         else:
-            active.pop(act.target, None)
-    return [(Hold.parse(target), act) for target, act in active.items()]
+            standing.pop(act.target, None)
+    return [(Hold.parse(target), act) for target, act in standing.items()]
 
 
 def _change(
@@ -150,7 +154,7 @@ def _change(
 ) -> bool:
     with database.of(tenant).changing() as connection:
         key = tenant_key(connection, tenant)
-        is_held = str(what) in {str(one) for one, _ in _active(connection, key)}
+        is_held = str(what) in set(map(str, active(connection, key)))
         if is_held == (kind is Kind.HELD):
             return False
         record(connection, key, kind, str(what), actor=actor, reason=reason, ids=ids, now=now)

@@ -1,8 +1,7 @@
 """Verifies the history of a tenant against its chains and their anchors.
 
 One pass over the rows in the order of their chains, in which the database sorts them. History
-may be written meanwhile: anchors are read first, then heads, and only rows up to those heads
-are judged. Retention at the same time would look like damage; let it end first.
+may be written and deleted meanwhile: anchors are read first, then one state of the database.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ def verify(
     verifier = None if public_key is None else Verifier(public_key)
     place = beside(database) if anchors is None else anchors
     found, broken = ([], []) if place is None else AnchorFile(place).read()
-    with database.of(tenant).reading() as connection:
+    with database.of(tenant).reading(snapshot=True) as connection:
         examination = _Examination(connection, tenant, verifier, progress)
         for line in broken:
             examination.add(_anchor_flaw(None, None, f"line {line:,} of {place} is no anchor"))

@@ -70,6 +70,7 @@ def _arguments(shared: int, private: int, chains: int) -> list[dict[str, Any]]:
         "cursor": cursors.of_page(Filter(), MessageId(1 << 127)),
         "depth": 10,
         "error": "gone",
+        "force": True,
         "format": "csv",
         "id": shared,
         "idle": 0.0,
