@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -114,7 +114,7 @@ def test_a_cycle_ends() -> None:
     cycle: list[Any] = []
     cycle.append(cycle)
 
-    json.loads(encode(cycle))
+    assert json.loads(encode(cycle)) == [{"$repr": "[[...]]"}]
 
 
 def test_a_cycle_that_branches_ends() -> None:
@@ -156,12 +156,21 @@ _anything = st.recursive(
 )
 
 
+@example(math.nan)
 @given(_anything)
 def test_whatever_is_sent_becomes_json_in_utf_8(payload: Any) -> None:
-    text = encode(payload)
+    text = encode(payload).encode()
 
-    text.encode()
-    json.loads(text)
+    assert type(json.loads(text)) is _stored_as(payload)
+
+
+def _stored_as(payload: Any) -> type[Any]:
+    """JSON has no word for bytes, for infinity and for what is no number."""
+    if isinstance(payload, bytes):
+        return dict
+    if isinstance(payload, float) and not math.isfinite(payload):
+        return str
+    return type(payload)
 
 
 def _a_cycle() -> list[Any]:
