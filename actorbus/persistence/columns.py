@@ -12,6 +12,7 @@ Sixteen bytes sort as UUIDv7 sort, so a key is also an order in time.
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-
-Document: Final = JSON().with_variant(JSONB(), "postgresql")
 
 
 class Id(TypeDecorator[MessageId]):
@@ -86,6 +85,28 @@ class Word(TypeDecorator[OpenStrEnum]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> OpenStrEnum | None:
         return None if value is None else self.enum(value)
+
+
+class Document(TypeDecorator[Any]):
+    """JSON, as text in SQLite: what its own type JSON holds alone, it keeps as a number if it
+    looks like one. That makes 1 of 1.0, and rounds what is longer than 64 bits.
+    """
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(JSONB() if dialect.name == "postgresql" else Text())
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return json.dumps(value, ensure_ascii=False)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return json.loads(value)
 
 
 def id_encoder(dialect: str) -> Any:

@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from actorbus.persistence.recorder import Recorder
+    from actorbus.persistence.verify import Verification
 
 ROUNDS = int(os.environ.get("FAULTS_ROUNDS", "5"))
 SECONDS = float(os.environ.get("FAULTS_SECONDS", "1.5"))
@@ -42,8 +44,9 @@ SLACK = 1.0
 class Node:
     """A recorder in real time, and what it told."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str = "writer") -> None:
         self.path = path
+        self.name = name
         self.told: list[Any] = []
         self._clock = SystemClock()
         self._ids = IdSource()
@@ -52,7 +55,7 @@ class Node:
         telemetry = Telemetry()
         telemetry.listen(self.told.append)
         recorder = Audit(f"sqlite:///{self.path}").record(
-            node="writer", settings=Settings(**settings), telemetry=telemetry, clock=self._clock
+            node=self.name, settings=Settings(**settings), telemetry=telemetry, clock=self._clock
         )
         recorder.start()
         return recorder
@@ -71,6 +74,10 @@ class Node:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
             rows = connection.execute("SELECT payload FROM agent_messages ORDER BY id").fetchall()
         return [int(payload) for (payload,) in rows]
+
+    def verified(self) -> Verification:
+        with closing(Audit(f"sqlite:///{self.path}")) as audit:
+            return audit.verify()
 
     def heard(self, kind: type[Any]) -> list[Any]:
         return [one for one in self.told if isinstance(one, kind)]
@@ -186,6 +193,7 @@ def test_a_killed_writer_loses_at_most_its_last_interval(node: Node) -> None:
         node.record().close(30)
 
         kept = node.kept()
+        assert node.verified().findings == ()
         assert len(kept) == len(set(kept))
         assert kept == list(range(1, len(kept) + 1))
         assert len(kept) >= flushed
@@ -194,6 +202,44 @@ def test_a_killed_writer_loses_at_most_its_last_interval(node: Node) -> None:
         assert len(kept) >= max(safe, default=0)
         for left in node.path.parent.glob("history.db*"):
             left.unlink()
+
+
+def test_what_a_killed_node_spilled_another_node_writes_and_both_chains_verify(
+    tmp_path: Path,
+) -> None:
+    here = Node(tmp_path / "history.db", name="here")
+    flushed = spilled_and_killed(here.path)
+
+    recorder = here.record()
+    here.send(recorder, 0)
+    recorder.close(30)
+
+    *there, own = here.kept()
+    verification = here.verified()
+    assert own == 0
+    assert there == list(range(1, len(there) + 1))
+    assert len(there) > flushed
+    assert here.heard(AuditResumed)
+    assert verification.findings == ()
+    assert verification.chains == 2
+    assert not list(tmp_path.rglob("*.spill/*"))
+
+
+def spilled_and_killed(path: Path) -> int:
+    """The last message that a writer flushed before it had to spill, and then was killed."""
+    with subprocess.Popen(
+        [sys.executable, str(WRITER), f"sqlite:///{path}?timeout=0", "100"], stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        while not (line := writer.stdout.readline()).startswith(b"flushed"):
+            assert line
+        with ThreadPoolExecutor() as pool, locked(path):
+            rest = pool.submit(writer.stdout.readlines)  # or it would wait for its reader
+            wait_until(lambda: list(path.parent.rglob("*.spill/*/*.spill")))
+            writer.send_signal(signal.SIGKILL)
+            said = [line, *rest.result(30)]
+            writer.wait()
+    return max(int(line.split()[1]) for line in said if line.startswith(b"flushed"))
 
 
 def killed(path: Path, *, after: int) -> tuple[int, list[tuple[int, float]]]:

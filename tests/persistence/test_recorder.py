@@ -554,6 +554,19 @@ def test_strict_senders_that_wait_together_share_transactions(
     assert history.rows() == (9, 0)
 
 
+@pytest.mark.parametrize("number", [0, -1, 1.0, 0.1, 2**63, 12345678901234567890123])
+def test_a_payload_that_is_a_number_is_kept_as_it_is_and_proven(history: Any, number: Any) -> None:
+    recorder = history.record()
+    message = history.message(number)
+
+    recorder.sent(message)
+    recorder.flush(10)
+
+    kept = history.audit.message(message.id).payload
+    assert (kept, type(kept)) == (number, type(number))
+    assert history.audit.verify().findings == ()
+
+
 @pytest.mark.parametrize(
     "hostile",
     ["\ud800 half a pair", "NUL \0 inside", "'; DROP TABLE agent_messages; --", "\x1b[2J"],

@@ -23,7 +23,7 @@ def _instant() -> Any:
 
 
 def _document() -> Any:
-    return sa.JSON().with_variant(JSONB(), "postgresql")
+    return sa.Text().with_variant(JSONB(), "postgresql")
 
 
 def _index(table: str, *columns: str, where: str | None = None) -> None:
