@@ -246,10 +246,14 @@ class Reply(Generic[T]):
         return True
 
     def __del__(self) -> None:
-        if self._error is not None and not self._claimed:
+        try:
+            error = self._error
+        except AttributeError:
+            return  # a KeyboardInterrupt came before __init__ had begun
+        if error is not None and not self._claimed:
             telemetry = self._asking.telemetry
             if telemetry.active:
-                telemetry.emit(ReplyUnclaimed(self.recipient, self._error))
+                telemetry.emit(ReplyUnclaimed(self.recipient, error))
 
 
 class Gathered(Reply[list[Any]]):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
+    from actorbus import Reply
+
 SOON: Final = 10.0
 
 
@@ -99,6 +101,21 @@ def test_an_agent_goes_on_wherever_a_send_to_it_was_interrupted(
             if not interrupted:
                 break
         release.set()
+    assert moment > 10
+
+
+@pytest.mark.parametrize("agent", [Echo, AsyncEcho])
+def test_an_agent_goes_on_wherever_an_ask_of_it_was_interrupted(
+    agent: type[Agent], node: Node
+) -> None:
+    ref = node.spawn(agent)
+    kept: list[Reply[int]] = []
+    moment, interrupted = 0, True
+    while interrupted:
+        moment += 1
+        interrupted = InterruptAt(moment).run(lambda: kept.append(ref.ask(1)))
+
+        assert ref.ask(moment).get(SOON) == moment
     assert moment > 10
 
 
