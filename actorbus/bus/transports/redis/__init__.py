@@ -1,0 +1,1 @@
+"""Messages over Redis: each agent's inbox is a log with one owner."""

@@ -1,0 +1,531 @@
+"""Inboxes in Redis: each a log a level, with one owner that reads, works, and acknowledges.
+
+Theory. An agent has one consumer, which works in order; so an inbox needs no pending list, no
+visibility time-out and no reaper, only positions as in Kafka. The owner *fetches* from its
+cursor (a read, which may be repeated), and *acknowledges* up to a position. Who dies loses its
+ownership, never messages: the next owner begins at the last acknowledged position, so what was
+handled and not acknowledged is handled again, in order.
+
+- Who owns an agent is decided by a *fencing token* in every call: a former owner's is refused.
+- Producers number what they send to each agent: a repeated send is taken once, and what failed
+  cannot be overtaken by what came after it.
+- Positions are checked against the id of the message before them: a server that lost its tail,
+  and hands out the same positions again, makes the owner begin anew instead of skip.
+
+Time is the server's. All scripts may be sent twice; none writes before it has checked.
+Source of the design: Kafka's consumer positions; fencing tokens as in Kleppmann, "How to do
+distributed locking" (2016).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from zlib import crc32
+
+from actorbus.redis_client import Script, decoded, encoded, run_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from redis import Redis
+
+    from actorbus.redis_client import RedisServer
+
+LEVELS: Final = range(4)
+ID_SIZE: Final = 16
+_HEAD: Final = ID_SIZE + 13 + 1
+"""Id, expiry in server milliseconds, and a flag, before a message's bytes."""
+MOST_AT_ONCE: Final = 1_000
+"""Messages in one script."""
+
+
+def _script(name: str) -> Script:
+    return Script((Path(__file__).parent / "scripts" / f"{name}.lua").read_text())
+
+
+class Outgoing(NamedTuple):
+    """One message on its way. Seconds; ``base`` begins the numbering anew at its sequence."""
+
+    agent: str
+    sequence: int
+    level: int
+    id: bytes
+    blob: bytes
+    ttl: float | None = None
+    delay: float | None = None
+    base: bool = False
+
+
+class Taken(Enum):
+    """What became of a message that was sent."""
+
+    OK = "OK"
+    """It is in the inbox. Also where it was already."""
+    GAP = "GAP"
+    """One before it is missing: send from ``last + 1`` on."""
+    FULL = "FULL"
+    """No room; its number is still free."""
+    NO_AGENT = "NOAGENT"
+
+
+class Sent(NamedTuple):
+    taken: Taken
+    number: int = 0
+    """For GAP, the last sequence that was taken; for FULL, how many messages wait."""
+
+
+class Cursor(NamedTuple):
+    """How far an owner has read a level: the next position, and the id before it."""
+
+    position: int = 0
+    id: bytes = b""
+
+
+Cursors = tuple[Cursor, Cursor, Cursor, Cursor]
+START: Final[Cursors] = (Cursor(), Cursor(), Cursor(), Cursor())
+
+
+class Item(NamedTuple):
+    """A message as it lies in the log. ``expiry`` in server milliseconds; 0: never."""
+
+    level: int
+    position: int
+    id: bytes
+    expiry: int
+    blob: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    items: tuple[Item, ...]
+    now: int
+    """Server time, in milliseconds."""
+    unseen: int
+    """How many messages wait behind these."""
+
+
+class Letter(NamedTuple):
+    """Why a message will not be handled; kept when it is acknowledged."""
+
+    level: int
+    position: int
+    reason: str
+    attempts: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ownership:
+    """An agent is ours, until somebody has a newer token."""
+
+    agent: str
+    node: str
+    token: str
+    depth: int
+    heads: tuple[int, int, int, int]
+    delivered: tuple[int, int, int, int]
+    """Up to where an owner before has read; beyond its heads that may have been handled."""
+    fresh: bool
+    """Whether it was another's, or nobody's, before this call."""
+
+    @property
+    def cursors(self) -> Cursors:
+        a, b, c, d = self.heads
+        return Cursor(a), Cursor(b), Cursor(c), Cursor(d)
+
+
+class Fenced(Exception):
+    """Somebody else owns the agent now. Drop it at once; what it did last does not count."""
+
+    def __init__(self, agent: str) -> None:
+        super().__init__(f"agent {agent!r} has another owner now")
+        self.agent = agent
+
+
+class Reset(Exception):
+    """The log is not the one that was read: begin again at its heads."""
+
+    def __init__(self, agent: str, heads: tuple[int, int, int, int]) -> None:
+        super().__init__(f"the log of {agent!r} begins at {heads} now")
+        self.agent = agent
+        self.heads = heads
+
+
+class OwnedBy(Exception):
+    """A live node owns the agent."""
+
+    def __init__(self, agent: str, node: str) -> None:
+        super().__init__(f"agent {agent!r} is owned by node {node!r}")
+        self.agent = agent
+        self.node = node
+
+
+class InboxLog:
+    """The inboxes of a deployment. Safe from any thread; every call is one round trip or few.
+
+    What redis-py raises comes out as ``TransportUnavailable``.
+
+    Args:
+        namespace: what separates deployments on one server.
+        partitions: fixed for a deployment: 1 on a single server; more let a cluster share it.
+        capacity: messages that an inbox holds, and `capacity_bytes` bytes; URGENT ones find
+            room for a tenth more.
+    """
+
+    def __init__(
+        self,
+        server: RedisServer,
+        *,
+        namespace: str = "actorbus",
+        partitions: int = 1,
+        capacity: int = 10_000,
+        capacity_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._server = server
+        self._capacity = capacity
+        self._capacity_bytes = capacity_bytes
+        self.tags = [f"{{{encoded(namespace)}.p{number}}}" for number in range(partitions)]
+        self._send = _script("send")
+        self._fetch = _script("fetch")
+        self._ack = _script("ack")
+        self._own = _script("own")
+        self._beat = _script("beat")
+        self._tick = _script("tick")
+        self._drop = _script("drop")
+
+    def tag(self, agent: str) -> str:
+        """The partition of an agent."""
+        return self.tags[crc32(agent.encode()) % len(self.tags)]
+
+    # -- producers
+
+    def send(
+        self, producer: str, messages: Sequence[Outgoing], *, create: bool = False
+    ) -> list[Sent]:
+        """Send messages, those to one agent in order; what became of each.
+
+        All of a partition go in one script. `create`: an agent that nobody knows gets an inbox.
+
+        Raises:
+            TransportUnavailable: what became of them is unknown. Sending the same again is safe.
+        """
+        by_tag: dict[str, list[int]] = {}
+        for at, message in enumerate(messages):
+            by_tag.setdefault(self.tag(message.agent), []).append(at)
+        answers: list[Sent] = [Sent(Taken.OK)] * len(messages)
+        for tag, mine in by_tag.items():
+            for start in range(0, len(mine), MOST_AT_ONCE):
+                some = mine[start : start + MOST_AT_ONCE]
+                told = self._run(
+                    self._send,
+                    tag,
+                    producer,
+                    self._capacity,
+                    self._capacity_bytes,
+                    int(create),
+                    *(word for at in some for word in _words(messages[at])),
+                )
+                for at, word in zip(some, told, strict=True):
+                    answers[at] = _sent(word)
+        return answers
+
+    # -- owners
+
+    def acquire(self, agent: str, node: str, *, ttl: float) -> Ownership:
+        """Become the owner, if nobody alive is. Once more by the owner changes nothing.
+
+        Raises:
+            OwnedBy: another node owns it, and has beaten within `ttl` seconds.
+        """
+        told = self._run(
+            self._own,
+            self.tag(agent),
+            "acquire",
+            encoded(agent),
+            encoded(node),
+            int(ttl * 1_000),
+            self._capacity,
+            self._capacity_bytes,
+        )
+        if told[0] == b"OWNED":
+            raise OwnedBy(agent, decoded(told[1]))
+        return self._ownership(agent, node, told)
+
+    def release(self, ownership: Ownership) -> None:
+        """Leave the agent to whoever comes; its inbox goes on accepting.
+
+        Raises:
+            Fenced: it is not ours any more.
+        """
+        self._give(ownership, "release")
+
+    def hand_off(self, ownership: Ownership, node: str) -> Ownership:
+        """Give the agent to another node, with a token of its own.
+
+        Raises:
+            Fenced: it is not ours any more.
+        """
+        told = self._give(ownership, "handoff", encoded(node))
+        return self._ownership(ownership.agent, node, told)
+
+    def fetch(
+        self, ownership: Ownership, cursors: Cursors, *, count: int = 64, size: int = 1 << 20
+    ) -> Fetched:
+        """The next messages that were not seen, highest level first; `size` in bytes.
+
+        At least one comes, however large, if any waits.
+
+        Raises:
+            Fenced, Reset: see there.
+        """
+        told = self._run(self._fetch, *self._fetching(ownership, cursors, count, size))
+        return _fetched(ownership, told)
+
+    def fetch_many(
+        self,
+        wanted: Sequence[tuple[Ownership, Cursors]],
+        *,
+        count: int = 64,
+        size: int = 1 << 20,
+    ) -> list[Fetched | Fenced | Reset]:
+        """``fetch`` for many agents in one round trip; what one would raise stands in its place."""
+        calls = [self._fetching(ownership, cursors, count, size) for ownership, cursors in wanted]
+        return [
+            _caught(_fetched, ownership, told)
+            for (ownership, _), told in zip(wanted, self._run_all(self._fetch, calls), strict=True)
+        ]
+
+    def acknowledge(
+        self, ownership: Ownership, done: Cursors, letters: Iterable[Letter] = ()
+    ) -> int:
+        """Everything before `done` is over, and `letters` say what was not handled.
+
+        Returns how many messages that freed. Once more with the same changes nothing.
+
+        Raises:
+            Fenced, Reset: see there; nothing was acknowledged.
+        """
+        told = self._run(self._ack, *_acking(self.tag(ownership.agent), ownership, done, letters))
+        return _freed(ownership, told)
+
+    def acknowledge_many(
+        self, done: Sequence[tuple[Ownership, Cursors, Sequence[Letter]]]
+    ) -> list[int | Fenced | Reset]:
+        """``acknowledge`` for many agents in one round trip."""
+        calls = [
+            _acking(self.tag(ownership.agent), ownership, up_to, letters)
+            for ownership, up_to, letters in done
+        ]
+        return [
+            _caught(_freed, ownership, told)
+            for (ownership, _, _), told in zip(done, self._run_all(self._ack, calls), strict=True)
+        ]
+
+    def drop(self, ownership: Ownership, reason: str) -> None:
+        """The agent ends for good: what waits for it becomes dead letters, its inbox goes.
+
+        Raises:
+            Fenced: it is not ours any more.
+        """
+        tag = self.tag(ownership.agent)
+        while True:
+            agent = encoded(ownership.agent)
+            told = self._run(self._drop, tag, agent, ownership.token, reason, MOST_AT_ONCE)
+            if told[0] == b"FENCED":
+                raise Fenced(ownership.agent)
+            if not told[1]:
+                return
+
+    # -- nodes
+
+    def beat(self, node: str, *, ttl: float) -> list[str]:
+        """Say in every partition that `node` lives; who is dead and still owns agents."""
+        dead: dict[str, None] = {}
+        for tag in self.tags:
+            for one in self._run(self._beat, tag, encoded(node), int(ttl * 1_000), 0)[1:]:
+                dead[decoded(one)] = None
+        return list(dead)
+
+    def leave(self, node: str) -> None:
+        """The node has given up its agents and goes."""
+        for tag in self.tags:
+            self._run(self._beat, tag, encoded(node), 0, 1)
+
+    def tick(self, *, most: int = 200) -> tuple[int, float | None]:
+        """Put what is due into the inboxes: how many, and seconds until more is (None: never)."""
+        moved, wait = 0, None
+        for tag in self.tags:
+            count, left = self._run(self._tick, tag, most, self._capacity, self._capacity_bytes)
+            moved += count
+            if left >= 0:
+                wait = left / 1_000 if wait is None else min(wait, left / 1_000)
+        return moved, wait
+
+    def owned(self, node: str) -> list[str]:
+        """The agents of a node."""
+        return self._members(f"own:{encoded(node)}")
+
+    def ready(self, node: str | None) -> list[str]:
+        """The agents of a node that have messages it has not seen; of None, those of nobody."""
+        return self._members(f"rdy:{'-' if node is None else encoded(node)}")
+
+    def depth(self, agent: str) -> int:
+        """How many messages wait for an agent, those in its owner's hands included."""
+        with self._server.errors():
+            found: Any = self._client.hget(f"{self.tag(agent)}:a:{encoded(agent)}", "depth")
+        return int(found or 0)
+
+    def letters(self, *, limit: int = 1_000) -> list[dict[str, Any]]:
+        """The dead letters, newest first, as they are kept."""
+        found: list[dict[str, Any]] = []
+        with self._server.errors():
+            for tag in self.tags:
+                told: Any = self._client.xrevrange(f"{tag}:dlq", count=limit)
+                found += [_letter(fields) for _, fields in told]
+        return found[:limit]
+
+    # --
+
+    @property
+    def _client(self) -> Redis:
+        return self._server.client
+
+    def _run(self, script: Script, tag: str, *arguments: Any) -> Any:
+        with self._server.errors():
+            return script(self._client, [tag], arguments)
+
+    def _run_all(self, script: Script, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        with self._server.errors():
+            told = run_all(self._client, [(script, call[:1], call[1:]) for call in calls])
+            for one in told:
+                if isinstance(one, Exception):
+                    raise one
+        return told
+
+    def _members(self, name: str) -> list[str]:
+        found: list[str] = []
+        with self._server.errors():
+            for tag in self.tags:
+                found += map(decoded, self._client.sscan_iter(f"{tag}:{name}", count=1_000))
+        return found
+
+    def _give(self, ownership: Ownership, what: str, *more: Any) -> Any:
+        told = self._run(
+            self._own,
+            self.tag(ownership.agent),
+            what,
+            encoded(ownership.agent),
+            encoded(ownership.node),
+            ownership.token,
+            *more,
+        )
+        if told[0] == b"FENCED":
+            raise Fenced(ownership.agent)
+        return told
+
+    def _ownership(self, agent: str, node: str, told: Sequence[Any]) -> Ownership:
+        a, b, c, d, e, f, g, h = (int(one) for one in told[3:11])
+        return Ownership(
+            agent=agent,
+            node=node,
+            token=told[1].decode(),
+            depth=int(told[2]),
+            heads=(a, b, c, d),
+            delivered=(e, f, g, h),
+            fresh=bool(told[11]),
+        )
+
+    def _fetching(
+        self, ownership: Ownership, cursors: Cursors, count: int, size: int
+    ) -> tuple[Any, ...]:
+        return (
+            self.tag(ownership.agent),
+            encoded(ownership.agent),
+            ownership.token,
+            min(count, MOST_AT_ONCE),
+            size,
+            *(part for cursor in cursors for part in cursor),
+        )
+
+
+def _words(message: Outgoing) -> tuple[Any, ...]:
+    return (
+        encoded(message.agent),
+        message.sequence,
+        message.level,
+        0 if message.ttl is None else max(1, int(message.ttl * 1_000)),
+        0 if message.delay is None else int(message.delay * 1_000),
+        int(message.base),
+        message.id,
+        message.blob,
+    )
+
+
+def _sent(word: bytes) -> Sent:
+    name, _, number = word.decode().partition(" ")
+    if name == "DUP":
+        return Sent(Taken.OK)
+    return Sent(Taken(name), int(number or 0))
+
+
+def _acking(
+    tag: str, ownership: Ownership, done: Cursors, letters: Iterable[Letter]
+) -> tuple[Any, ...]:
+    return (
+        tag,
+        encoded(ownership.agent),
+        ownership.token,
+        *(part for cursor in done for part in cursor),
+        *(part for letter in letters for part in letter),
+    )
+
+
+def _check_owner(ownership: Ownership, told: Sequence[Any]) -> None:
+    if told[0] == b"FENCED":
+        raise Fenced(ownership.agent)
+    if told[0] == b"RESET":
+        a, b, c, d = (int(one) for one in told[1:])
+        raise Reset(ownership.agent, (a, b, c, d))
+
+
+def _fetched(ownership: Ownership, told: Sequence[Any]) -> Fetched:
+    _check_owner(ownership, told)
+    items = [
+        _item(level, int(position), item)
+        for level, found in zip(LEVELS, told[3:], strict=True)
+        for position, item in zip(found[::2], found[1::2], strict=True)
+    ]
+    return Fetched(tuple(items), int(told[1]), int(told[2]))
+
+
+def _freed(ownership: Ownership, told: Sequence[Any]) -> int:
+    _check_owner(ownership, told)
+    return int(told[1])
+
+
+def _caught(read: Any, ownership: Ownership, told: Sequence[Any]) -> Any:
+    try:
+        return read(ownership, told)
+    except (Fenced, Reset) as what:
+        return what
+
+
+def _item(level: int, position: int, item: bytes) -> Item:
+    expiry = int(item[ID_SIZE : _HEAD - 1])
+    return Item(level, position, item[:ID_SIZE], expiry, item[_HEAD:])
+
+
+def _letter(fields: dict[bytes, bytes]) -> dict[str, Any]:
+    item = fields[b"item"]
+    return {
+        "agent": decoded(fields[b"agent"]),
+        "level": int(fields[b"level"]),
+        "reason": fields[b"reason"].decode(),
+        "attempts": int(fields[b"attempts"]),
+        "error": fields[b"error"].decode(errors="replace"),
+        "id": item[:ID_SIZE],
+        "blob": item[_HEAD:],
+    }

@@ -1,0 +1,54 @@
+-- OWN: become an agent's owner, give it up, or give it to another node.
+--
+-- KEYS[1]  the partition's tag
+-- ARGV     what ('acquire', 'release', 'handoff'), agent, node, then
+--          acquire: ttl of nodes in ms, capacity, bytes, 1 to take it from a live owner's dead self
+--          release: token
+--          handoff: token, the node that gets it
+-- Returns  {'OK', token, depth, h0..h3, hw0..hw3, fresh} | {'OWNED', node} | {'FENCED', token}
+--
+-- A token is newer than any before it, also after the server lost its tail: the greater of the
+-- old one plus 1 and the server's microseconds. Owning it already gives the same token again.
+local tag, what, agent, node = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local meta = tag .. ':a:' .. agent
+redis.call('DEL', tag .. ':none')  -- a first write that an exhausted memory allows
+local got = redis.call('HMGET', meta, 'node', 'tok', 'depth')
+local owner, old = got[1] or '', got[2] or '0'
+local time = redis.call('TIME')
+local micros = time[1] * 1000000 + time[2]
+
+local function answer(token, fresh)
+  local heads = redis.call('HMGET', meta, 'h0', 'h1', 'h2', 'h3', 'hw0', 'hw1', 'hw2', 'hw3')
+  local all = {'OK', token, got[3] or '0'}
+  for at = 1, 8 do all[#all + 1] = heads[at] or '0' end
+  all[#all + 1] = fresh
+  return all
+end
+
+local function move(to)
+  local token = string.format('%.0f', math.max(tonumber(old) + 1, micros))
+  if owner ~= '' then redis.call('SREM', tag .. ':own:' .. owner, agent) end
+  redis.call('SREM', tag .. ':rdy:' .. (owner == '' and '-' or owner), agent)
+  redis.call('HSET', meta, 'node', to, 'tok', token, 'v', '1')
+  if to ~= '' then redis.call('SADD', tag .. ':own:' .. to, agent) end
+  if tonumber(got[3] or 0) > 0 then
+    local ready = to == '' and '-' or to
+    redis.call('SADD', tag .. ':rdy:' .. ready, agent)
+    redis.call('PUBLISH', tag .. ':bell:' .. ready, 'work')
+  end
+  return token
+end
+
+if what == 'acquire' then
+  if owner == node then return answer(old, 0) end
+  if owner ~= '' then
+    local beaten = redis.call('ZSCORE', tag .. ':nodes', owner)
+    local alive = beaten and micros / 1000 - tonumber(beaten) <= tonumber(ARGV[4])
+    if alive then return {'OWNED', owner} end
+  end
+  redis.call('HSET', meta, 'cap', ARGV[5], 'capb', ARGV[6])
+  return answer(move(node), 1)
+end
+if old ~= ARGV[4] then return {'FENCED', old} end
+if what == 'release' then return answer(move(''), 0) end
+return answer(move(ARGV[5]), 0)

@@ -1,0 +1,44 @@
+-- TICK: put what is due into its inbox. Any node may, at any time; nothing happens twice.
+--
+-- KEYS[1]  the partition's tag
+-- ARGV     how many at most, capacity, bytes
+-- Returns  {moved, ms until the next is due (-1: none waits)}
+--
+-- Where the inbox is full, or gone, the message tries again a second later.
+local tag = KEYS[1]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local moved, rung = 0, {}
+local due = redis.call('ZRANGEBYSCORE', tag .. ':due', '-inf', string.format('%.0f', now), 'LIMIT', 0, tonumber(ARGV[1]))
+for _, id in ipairs(due) do
+  local kept = redis.call('HGET', tag .. ':dueb', id)
+  if not kept then
+    redis.call('ZREM', tag .. ':due', id)
+  else
+    local agent, level, ttl, blob = string.match(kept, '^(%S+) (%d) (%d+) (.*)$')
+    local meta = tag .. ':a:' .. agent
+    local got = redis.call('HMGET', meta, 'node', 'depth', 'bytes', 'cap', 'capb')
+    local depth, bytes = tonumber(got[2] or 0), tonumber(got[3] or 0)
+    local expiry = tonumber(ttl) > 0 and now + tonumber(ttl) or 0
+    local item = id .. string.format('%013.0f', expiry) .. '0' .. blob
+    local room = depth < tonumber(got[4] or ARGV[2])
+      and (depth == 0 or bytes + #item <= tonumber(got[5] or ARGV[3]))
+    if room then
+      redis.call('RPUSH', tag .. ':i:' .. agent .. ':' .. level, item)
+      redis.call('HSET', meta, 'depth', depth + 1, 'bytes', bytes + #item)
+      local owner = got[1] or ''
+      if owner == '' then owner = '-' end
+      if redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1 then rung[owner] = true end
+      redis.call('ZREM', tag .. ':due', id)
+      redis.call('HDEL', tag .. ':dueb', id)
+      moved = moved + 1
+    else
+      redis.call('ZADD', tag .. ':due', now + 1000, id)
+    end
+  end
+end
+for owner in pairs(rung) do redis.call('PUBLISH', tag .. ':bell:' .. owner, 'work') end
+local next_one = redis.call('ZRANGE', tag .. ':due', 0, 0, 'WITHSCORES')
+local wait = -1
+if next_one[2] then wait = math.max(0, tonumber(next_one[2]) - now) end
+return {moved, wait}

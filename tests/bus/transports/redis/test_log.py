@@ -1,0 +1,508 @@
+"""The inbox log, on fakeredis and on a real server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import fakeredis
+import pytest
+
+from actorbus.bus.transports.redis.log import (
+    START,
+    Cursor,
+    Cursors,
+    Fenced,
+    InboxLog,
+    Item,
+    Letter,
+    Outgoing,
+    OwnedBy,
+    Reset,
+    Sent,
+    Taken,
+)
+from actorbus.redis_client import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+TTL = 10.0
+NORMAL, URGENT = 2, 0
+
+
+@pytest.fixture(params=["fakeredis", "real"])
+def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    if request.param == "fakeredis":
+        fake = fakeredis.FakeServer()
+        server = RedisServer(
+            "redis://fake", make=lambda **_: fakeredis.FakeRedis(server=fake, protocol=2)
+        )
+    else:
+        server = RedisServer(request.getfixturevalue("redis_url"))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def make(server: RedisServer) -> Callable[..., InboxLog]:
+    namespace = uuid4().hex
+
+    def make(**options: int) -> InboxLog:
+        return InboxLog(server, namespace=namespace, **options)
+
+    return make
+
+
+@pytest.fixture
+def log(make: Callable[..., InboxLog]) -> InboxLog:
+    return make()
+
+
+def message(sequence: int, agent: str = "counter", level: int = NORMAL, **more: object) -> Outgoing:
+    blob = f"{agent} {level} {sequence}".encode()
+    return Outgoing(agent, sequence, level, uuid4().bytes, blob, **more)  # type: ignore[arg-type]
+
+
+def blobs(items: Sequence[Item]) -> list[str]:
+    return [item.blob.decode() for item in items]
+
+
+def after(items: Sequence[Item], before: Cursors = START) -> Cursors:
+    """The cursors of somebody who has seen `items` as well."""
+    moved = list(before)
+    for item in items:
+        moved[item.level] = Cursor(item.position + 1, item.id)
+    a, b, c, d = moved
+    return a, b, c, d
+
+
+OK = Sent(Taken.OK)
+
+
+class TestSending:
+    def test_messages_are_there_in_order_for_the_owner(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+
+        assert log.send("p", [message(1), message(2), message(3)]) == [OK, OK, OK]
+
+        found = log.fetch(owner, START)
+        assert blobs(found.items) == ["counter 2 1", "counter 2 2", "counter 2 3"]
+        assert [item.position for item in found.items] == [0, 1, 2]
+        assert found.unseen == 0
+
+    def test_the_highest_level_comes_first(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1, level=3), message(2, level=2), message(3, level=0)])
+
+        assert blobs(log.fetch(owner, START).items) == ["counter 0 3", "counter 2 2", "counter 3 1"]
+
+    def test_one_that_was_sent_twice_is_taken_once(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        sent = [message(1), message(2)]
+
+        assert log.send("p", sent) == log.send("p", sent) == [OK, OK]
+
+        assert len(log.fetch(owner, START).items) == 2
+        assert log.depth("counter") == 2
+
+    def test_one_that_is_ahead_of_its_turn_is_refused_with_the_last_that_was_taken(
+        self, log: InboxLog
+    ) -> None:
+        log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+
+        assert log.send("p", [message(3), message(2), message(3)]) == [Sent(Taken.GAP, 1), OK, OK]
+
+    def test_the_numbering_may_begin_anew(self, log: InboxLog) -> None:
+        log.acquire("counter", "n1", ttl=TTL)
+
+        assert log.send("p", [message(7, base=True), message(8)]) == [OK, OK]
+
+    def test_each_producer_counts_for_itself(self, log: InboxLog) -> None:
+        log.acquire("counter", "n1", ttl=TTL)
+
+        assert log.send("p", [message(1)]) == log.send("q", [message(1)]) == [OK]
+        assert log.depth("counter") == 2
+
+    def test_a_full_inbox_keeps_what_comes_later_from_overtaking(
+        self, make: Callable[..., InboxLog]
+    ) -> None:
+        log = make(capacity=2)
+        owner = log.acquire("counter", "n1", ttl=TTL)
+
+        sent = log.send("p", [message(number) for number in (1, 2, 3, 4)])
+
+        assert sent == [OK, OK, Sent(Taken.FULL, 2), Sent(Taken.GAP, 2)]
+        found = log.fetch(owner, START)
+        log.acknowledge(owner, after(found.items))
+        assert log.send("p", [message(3), message(4)]) == [OK, OK]
+
+    def test_urgent_ones_find_a_tenth_more_room(self, make: Callable[..., InboxLog]) -> None:
+        log = make(capacity=10)
+        log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(number) for number in range(1, 11)])
+
+        sent = log.send("p", [message(11, level=URGENT), message(12, level=URGENT)])
+
+        assert sent == [OK, Sent(Taken.FULL, 11)]
+
+    def test_room_is_counted_in_bytes_too_and_an_empty_inbox_takes_any_size(
+        self, make: Callable[..., InboxLog]
+    ) -> None:
+        log = make(capacity_bytes=100)
+        log.acquire("counter", "n1", ttl=TTL)
+        large = Outgoing("counter", 1, NORMAL, uuid4().bytes, b"x" * 1_000)
+
+        assert log.send("p", [large, message(2)]) == [OK, Sent(Taken.FULL, 1)]
+
+    def test_nobody_is_told_from_somebody(self, log: InboxLog) -> None:
+        assert log.send("p", [message(1, "nobody")]) == [Sent(Taken.NO_AGENT)]
+        assert log.send("p", [message(1, "nobody")], create=True) == [OK]
+
+    @pytest.mark.parametrize("name", ["{p1}", "a:b:0", "*", "\r\n", "naïve", "%7B", "..", " x "])
+    def test_any_name_has_an_inbox_of_its_own(self, log: InboxLog, name: str) -> None:
+        owner = log.acquire(name, "n {1}", ttl=TTL)
+
+        log.send("p", [message(1, name), message(1, "other")], create=True)
+
+        assert blobs(log.fetch(owner, START).items) == [f"{name} 2 1"]
+        assert log.owned("n {1}") == [name]
+        assert log.ready(None) == ["other"]
+
+    def test_any_bytes_come_through(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        blob = bytes(range(256)) + b"\r\n$-1\r\n \0"
+        log.send("p", [Outgoing("counter", 1, NORMAL, b"\xff" * 16, blob)])
+        log.send("p", [Outgoing("counter", 2, NORMAL, b"\0" * 16, blob, delay=0.0)])
+
+        found = log.fetch(owner, START).items
+
+        assert [(item.id, item.blob) for item in found] == [
+            (b"\xff" * 16, blob),
+            (b"\0" * 16, blob),
+        ]
+
+    def test_its_expiry_is_in_server_time(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1, ttl=5.0), message(2)])
+
+        found = log.fetch(owner, START)
+
+        assert 4_000 < found.items[0].expiry - found.now <= 5_000
+        assert found.items[1].expiry == 0
+
+    def test_many_recipients_of_many_partitions_go_at_once(
+        self, make: Callable[..., InboxLog]
+    ) -> None:
+        log = make(partitions=8)
+        names = [f"agent-{number}" for number in range(40)]
+        owners = [log.acquire(name, "n1", ttl=TTL) for name in names]
+
+        assert log.send("p", [message(1, name) for name in names]) == [OK] * 40
+
+        found = log.fetch_many([(owner, START) for owner in owners])
+        assert [blobs(one.items) for one in found if not isinstance(one, Exception)] == [
+            [f"{name} 2 1"] for name in names
+        ]
+        assert sorted(log.ready("n1")) == []
+
+
+class TestReading:
+    def test_reading_changes_nothing(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1), message(2)])
+
+        assert log.fetch(owner, START).items == log.fetch(owner, START).items
+
+    def test_it_goes_on_where_it_was(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(number) for number in range(1, 6)])
+
+        first = log.fetch(owner, START, count=2)
+        rest = log.fetch(owner, after(first.items))
+
+        assert blobs(first.items) + blobs(rest.items) == [f"counter 2 {n}" for n in range(1, 6)]
+        assert (first.unseen, rest.unseen) == (3, 0)
+
+    def test_it_brings_so_many_bytes_and_at_least_one_message(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(number) for number in range(1, 6)])
+
+        assert len(log.fetch(owner, START, size=1).items) == 1
+        assert len(log.fetch(owner, START, size=100).items) == 2
+
+    def test_an_agent_with_work_is_ready_until_all_was_seen(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1), message(2)])
+
+        before = log.ready("n1")
+        first = log.fetch(owner, START, count=1)
+        between = log.ready("n1")
+        log.fetch(owner, after(first.items))
+
+        assert (before, between, log.ready("n1")) == (["counter"], ["counter"], [])
+
+    def test_a_server_that_lost_its_tail_is_noticed(
+        self, log: InboxLog, server: RedisServer
+    ) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1), message(2)])
+        seen = after(log.fetch(owner, START).items)
+        inbox = f"{log.tag('counter')}:i:counter:{NORMAL}"
+        server.client.rpop(inbox)
+        server.client.rpush(inbox, b"y" * 16 + b"0" * 14 + b"another one")
+
+        with pytest.raises(Reset) as raised:
+            log.fetch(owner, seen)
+        with pytest.raises(Reset):
+            log.acknowledge(owner, seen)
+
+        assert raised.value.heads == (0, 0, 0, 0)
+        assert len(log.fetch(owner, START).items) == 2
+
+
+class TestAcknowledging:
+    def test_what_is_done_is_gone_and_positions_go_on(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1), message(2), message(3)])
+        first = after(log.fetch(owner, START, count=2).items)
+
+        assert log.acknowledge(owner, first) == 2
+
+        rest = log.fetch(owner, first)
+        assert [(item.position, item.blob) for item in rest.items] == [(2, b"counter 2 3")]
+        assert log.depth("counter") == 1
+
+    def test_once_more_changes_nothing(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1), message(2), message(3)])
+        done = after(log.fetch(owner, START, count=2).items)
+        letter = Letter(NORMAL, 0, "rejected", 1, "why")
+
+        freed = [log.acknowledge(owner, done, [letter]) for _ in range(3)]
+
+        assert freed == [2, 0, 0]
+        assert len(log.letters()) == 1
+        assert log.depth("counter") == 1
+
+    def test_what_was_not_handled_is_kept_with_its_reason(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1), message(2)])
+        done = after(log.fetch(owner, START).items)
+
+        log.acknowledge(owner, done, [Letter(NORMAL, 1, "handler-error", 3, "Traceback: naïve")])
+
+        (letter,) = log.letters()
+        assert letter["blob"] == b"counter 2 2"
+        assert letter["agent"] == "counter"
+        assert letter["reason"] == "handler-error"
+        assert letter["attempts"] == 3
+        assert letter["error"] == "Traceback: naïve"
+
+    def test_many_agents_in_one_go_and_one_that_is_lost_hurts_no_other(self, log: InboxLog) -> None:
+        mine = [log.acquire(name, "n1", ttl=TTL) for name in ("a", "b")]
+        log.send("p", [message(1, "a"), message(1, "b")])
+        found = [log.fetch(one, START).items for one in mine]
+        log.hand_off(mine[0], "n2")
+
+        freed = log.acknowledge_many(
+            [(one, after(items), []) for one, items in zip(mine, found, strict=True)]
+        )
+
+        assert isinstance(freed[0], Fenced)
+        assert freed[1] == 1
+
+
+class TestOwning:
+    def test_a_live_node_keeps_what_it_owns(self, log: InboxLog) -> None:
+        log.beat("n1", ttl=TTL)
+        mine = log.acquire("counter", "n1", ttl=TTL)
+
+        with pytest.raises(OwnedBy, match="owned by node 'n1'"):
+            log.acquire("counter", "n2", ttl=TTL)
+
+        again = log.acquire("counter", "n1", ttl=TTL)
+        assert (again.token, again.fresh) == (mine.token, False)
+
+    def test_who_takes_over_begins_at_what_was_acknowledged_last(self, log: InboxLog) -> None:
+        first = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(number) for number in range(1, 5)])
+        found = log.fetch(first, START, count=3)
+        log.acknowledge(first, after(found.items[:1]))
+
+        second = log.acquire("counter", "n2", ttl=TTL)  # n1 never beat, so it is dead
+
+        assert int(second.token) > int(first.token)
+        assert second.heads == (0, 0, 1, 0)
+        assert second.delivered == (0, 0, 3, 0)
+        assert blobs(log.fetch(second, second.cursors).items) == [
+            f"counter 2 {number}" for number in (2, 3, 4)
+        ]
+        assert log.owned("n1") == []
+        assert log.owned("n2") == ["counter"]
+
+    def test_who_lost_it_can_do_nothing_to_it_any_more(self, log: InboxLog) -> None:
+        first = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+        done = after(log.fetch(first, START).items)
+        log.acquire("counter", "n2", ttl=TTL)
+
+        for call in (
+            lambda: log.fetch(first, START),
+            lambda: log.acknowledge(first, done),
+            lambda: log.release(first),
+            lambda: log.hand_off(first, "n3"),
+            lambda: log.drop(first, "stopped"),
+        ):
+            with pytest.raises(Fenced):
+                call()
+
+        assert log.depth("counter") == 1
+
+    def test_what_was_released_accepts_and_waits_for_whoever_comes(self, log: InboxLog) -> None:
+        first = log.acquire("counter", "n1", ttl=TTL)
+        log.release(first)
+
+        log.send("p", [message(1)])
+
+        assert log.ready(None) == ["counter"]
+        second = log.acquire("counter", "n2", ttl=TTL)
+        assert log.ready(None) == []
+        assert log.ready("n2") == ["counter"]
+        assert blobs(log.fetch(second, second.cursors).items) == ["counter 2 1"]
+
+    def test_handed_off_it_is_the_others_at_once(self, log: InboxLog) -> None:
+        first = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+
+        theirs = log.hand_off(first, "n2")
+
+        assert log.owned("n2") == log.ready("n2") == ["counter"]
+        assert blobs(log.fetch(theirs, theirs.cursors).items) == ["counter 2 1"]
+
+    def test_dropped_it_leaves_dead_letters_and_no_keys(
+        self, log: InboxLog, server: RedisServer
+    ) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(number, level=number % 4) for number in range(1, 9)])
+
+        log.drop(owner, "stopped")
+        log.drop(owner, "stopped")
+
+        assert {letter["reason"] for letter in log.letters()} == {"stopped"}
+        assert len(log.letters()) == 8
+        left = list(server.client.scan_iter(f"{log.tag('counter')}*"))
+        assert left == [f"{log.tag('counter')}:dlq".encode()]
+        assert log.send("p", [message(9)]) == [Sent(Taken.NO_AGENT)]
+
+
+class TestTime:
+    def test_what_is_delayed_comes_when_it_is_due(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1, delay=0.001), message(2, delay=60.0), message(3)])
+
+        moved, wait = 0, None
+        while moved < 1:
+            count, wait = log.tick()
+            moved += count
+
+        assert blobs(log.fetch(owner, START).items) == ["counter 2 3", "counter 2 1"]
+        assert wait is not None
+        assert 50 < wait <= 60
+
+    def test_nothing_that_is_due_makes_it_so(self, log: InboxLog) -> None:
+        assert log.tick() == (0, None)
+
+    def test_a_full_inbox_lets_what_is_due_wait(self, make: Callable[..., InboxLog]) -> None:
+        log = make(capacity=1)
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1), message(2, delay=0.001)])
+
+        wait = None
+        while wait is None or wait < 0.5:
+            moved, wait = log.tick()
+            assert moved == 0
+
+        assert len(log.fetch(owner, START).items) == 1
+
+
+class TestBeating:
+    def test_a_node_that_beats_is_nobodys_dead(self, log: InboxLog) -> None:
+        log.acquire("counter", "n1", ttl=TTL)
+
+        assert log.beat("n1", ttl=TTL) == []
+        assert log.beat("n2", ttl=TTL) == []
+
+    def test_a_node_is_dead_once_others_went_on_without_it(
+        self, log: InboxLog, server: RedisServer
+    ) -> None:
+        log.acquire("counter", "n1", ttl=TTL)
+        log.beat("n1", ttl=TTL)
+        log.beat("n2", ttl=TTL)
+        nodes = f"{log.tags[0]}:nodes"
+        server.client.zincrby(nodes, -11_000, "n1")
+
+        assert log.beat("n2", ttl=TTL) == ["n1"]
+        assert log.acquire("counter", "n2", ttl=TTL).fresh
+        assert log.beat("n2", ttl=TTL) == []
+
+    def test_after_a_pause_of_the_server_nobody_is_dead(
+        self, log: InboxLog, server: RedisServer
+    ) -> None:
+        log.acquire("counter", "n1", ttl=TTL)
+        log.beat("n1", ttl=TTL)
+        log.beat("n2", ttl=TTL)
+        tag = log.tags[0]
+        for node in ("n1", "n2"):
+            server.client.zincrby(f"{tag}:nodes", -60_000, node)
+        server.client.incrby(f"{tag}:beat", -60_000)
+
+        assert log.beat("n2", ttl=TTL) == []
+        with pytest.raises(OwnedBy):
+            log.acquire("counter", "n2", ttl=TTL)
+
+    @pytest.mark.parametrize("jump", [3_600_000, -3_600_000, 86_400_000, -86_400_000])
+    def test_a_clock_that_jumps_kills_nobody(
+        self, log: InboxLog, server: RedisServer, jump: int
+    ) -> None:
+        log.acquire("counter", "n1", ttl=TTL)
+        log.beat("n1", ttl=TTL)
+        log.beat("n2", ttl=TTL)
+        tag = log.tags[0]
+        for node in ("n1", "n2"):
+            server.client.zincrby(f"{tag}:nodes", jump, node)
+        server.client.incrby(f"{tag}:beat", jump)
+
+        assert log.beat("n2", ttl=TTL) == []
+        assert log.beat("n1", ttl=TTL) == []
+
+    def test_who_leaves_is_gone(self, log: InboxLog, server: RedisServer) -> None:
+        log.beat("n1", ttl=TTL)
+
+        log.leave("n1")
+
+        assert server.client.zrange(f"{log.tags[0]}:nodes", 0, -1) == []
+
+
+class TestBells:
+    def test_the_owner_hears_of_work_once_until_it_has_looked(
+        self, log: InboxLog, server: RedisServer
+    ) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        listener: Any = server.subscriber()
+        bell = listener.pubsub(ignore_subscribe_messages=True)
+        bell.subscribe(f"{log.tag('counter')}:bell:n1")
+        while not bell.subscribed:
+            bell.get_message(timeout=1)
+        bell.get_message(timeout=0.2)
+
+        log.send("p", [message(1)])
+        log.send("p", [message(2)])
+        log.fetch(owner, START)
+        log.send("p", [message(3)])
+        log.tick()
+
+        rung = [one for _ in range(4) if (one := bell.get_message(timeout=0.2)) is not None]
+        assert len(rung) == 2
+        bell.close()
