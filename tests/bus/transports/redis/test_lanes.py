@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import fakeredis
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actorbus.bus.transports.redis.lanes import Accepted, Hole, Lanes, Parcel, Refused
+from actorbus.bus.transports.redis.log import InboxLog, Outgoing, Sent, Taken
+from actorbus.redis_client import RedisServer
+
+OK = Sent(Taken.OK)
+NEVER = 1e9
+
+
+def parcel(text: str, agent: str = "a", deadline: float = NEVER) -> Parcel:
+    return Parcel(agent, 2, uuid4().bytes, text.encode(), deadline)
+
+
+def lanes_with(*texts: str, agent: str = "a", **options: Any) -> Lanes:
+    lanes = Lanes(**options)
+    for text in texts:
+        lanes.add(parcel(text, agent))
+    return lanes
+
+
+def sent(batch: list[Outgoing]) -> list[tuple[int, str]]:
+    return [(one.sequence, one.blob.decode()) for one in batch]
+
+
+def accept(lanes: Lanes, now: float = 0.0) -> list[tuple[int, str]]:
+    """Send all that may be sent, successfully."""
+    numbered: list[tuple[int, str]] = []
+    while batch := lanes.next_batch(now, 1_000):
+        lanes.answered([OK] * len(batch), now)
+        numbered += sent(batch)
+    return numbered
+
+
+class TestNumbers:
+    def test_each_recipient_has_its_own(self) -> None:
+        lanes = lanes_with("1", "2")
+        lanes.add(parcel("x", "b"))
+
+        batch = lanes.next_batch(0.0, 1_000)
+
+        assert [(one.agent, one.sequence) for one in batch] == [("a", 1), ("a", 2), ("b", 1)]
+
+    def test_they_go_on(self) -> None:
+        lanes = lanes_with("1", "2")
+        accept(lanes)
+        lanes.add(parcel("3"))
+
+        assert accept(lanes) == [(3, "3")]
+        assert lanes.waiting == 0
+
+    def test_a_batch_whose_fate_is_unknown_goes_again_as_it_was(self) -> None:
+        lanes = lanes_with("1", "2")
+        first = lanes.next_batch(0.0, 1_000)
+        lanes.failed()
+        lanes.add(parcel("3"))
+
+        assert lanes.next_batch(0.0, 1_000) == first
+
+    def test_no_recipient_holds_up_the_others(self) -> None:
+        lanes = lanes_with(*map(str, range(5_000)))
+        lanes.add(parcel("x", "b"))
+
+        batch = lanes.next_batch(0.0, 1_000)
+
+        assert "b" in {one.agent for one in batch}
+
+    def test_a_batch_has_so_many_at_most(self) -> None:
+        lanes = lanes_with(*map(str, range(50)))
+
+        assert len(lanes.next_batch(0.0, 7)) == 7
+
+
+class TestRefusals:
+    def test_one_that_nobody_takes_gives_its_number_to_the_next(self) -> None:
+        lanes = lanes_with("1", "2", "3")
+        lanes.next_batch(0.0, 1_000)
+
+        news = lanes.answered([OK, Sent(Taken.NO_AGENT), Sent(Taken.GAP, 1)], 0.0)
+
+        assert [type(one) for one in news] == [Accepted, Refused]
+        assert accept(lanes) == [(2, "3")]
+
+    def test_a_full_inbox_is_tried_again_later_and_in_order(self) -> None:
+        lanes = lanes_with("1", "2")
+        lanes.next_batch(0.0, 1_000)
+
+        news = lanes.answered([Sent(Taken.FULL, 9), Sent(Taken.GAP, 0)], 0.0)
+
+        assert news == []
+        assert lanes.next_batch(0.0, 1_000) == []
+        wakes_at = lanes.wakes_at()
+        assert wakes_at is not None
+        assert wakes_at > 0.0
+        assert accept(lanes, wakes_at) == [(1, "1"), (2, "2")]
+
+    def test_one_that_waited_to_its_deadline_is_refused_and_the_next_has_its_turn(self) -> None:
+        lanes = Lanes()
+        lanes.add(parcel("1", deadline=5.0))
+        lanes.add(parcel("2"))
+        lanes.next_batch(6.0, 1_000)
+
+        news = lanes.answered([Sent(Taken.FULL, 9), Sent(Taken.GAP, 0)], 6.0)
+
+        assert [one.parcel.blob for one in news if isinstance(one, Refused)] == [b"1"]
+        assert accept(lanes, 10.0) == [(1, "2")]
+
+    def test_one_that_may_be_there_is_not_refused_before_that_is_known(self) -> None:
+        lanes = Lanes()
+        lanes.add(parcel("1", deadline=5.0))
+        first = lanes.next_batch(0.0, 1_000)
+        lanes.failed()
+
+        assert lanes.next_batch(6.0, 1_000) == first
+
+    def test_a_full_inbox_holds_up_nobody_else(self) -> None:
+        lanes = lanes_with("1")
+        lanes.add(parcel("x", "b"))
+        lanes.next_batch(0.0, 1_000)
+        lanes.answered([Sent(Taken.FULL, 9), OK], 0.0)
+        lanes.add(parcel("y", "b"))
+
+        assert accept(lanes) == [(2, "y")]
+
+
+class TestLostTails:
+    def test_what_the_server_lost_goes_again_before_the_rest(self) -> None:
+        lanes = lanes_with("1", "2", "3")
+        accept(lanes)
+        lanes.add(parcel("4"))
+        lanes.next_batch(0.0, 1_000)
+
+        news = lanes.answered([Sent(Taken.GAP, 1)], 0.0)
+
+        assert news == []
+        assert accept(lanes) == [(2, "2"), (3, "3"), (4, "4")]
+
+    def test_what_is_too_old_is_a_hole_that_is_told(self) -> None:
+        lanes = lanes_with("1", "2", horizon=10.0)
+        accept(lanes, now=0.0)
+        lanes.add(parcel("3"))
+        accept(lanes, now=20.0)
+        lanes.add(parcel("4"))
+        lanes.next_batch(20.0, 1_000)
+
+        news = lanes.answered([Sent(Taken.GAP, 0)], 20.0)
+
+        assert news == [Hole("a", 2)]
+        batch = lanes.next_batch(20.0, 1_000)
+        assert [(one.sequence, one.base) for one in batch] == [(3, True), (4, False)]
+
+    def test_the_window_is_bounded(self) -> None:
+        lanes = lanes_with(*map(str, range(100)), window=10)
+        accept(lanes)
+
+        assert len(lanes._lanes["a"].window) == 10
+
+
+def test_what_was_given_up_is_named() -> None:
+    lanes = lanes_with("1", "2")
+
+    assert [one.blob for one in lanes.give_up()] == [b"1", b"2"]
+    assert lanes.waiting == 0
+    assert lanes.next_batch(0.0, 10) == []
+
+
+class Unlucky:
+    """A server of which some answers are lost, and some calls."""
+
+    def __init__(self, capacity: int) -> None:
+        fake = fakeredis.FakeServer()
+        self.server = RedisServer(
+            "redis://fake", make=lambda **_: fakeredis.FakeRedis(server=fake, protocol=2)
+        )
+        self.log = InboxLog(self.server, capacity=capacity)
+        self.saved: dict[bytes, bytes] = {}
+
+
+@pytest.mark.parametrize("capacity", [5, 1_000])
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.tuples(st.just("add"), st.sampled_from("ab"), st.integers(0, 3)),
+            st.sampled_from(["send", "call lost", "answer lost", "consume"]).map(lambda s: (s,)),
+        ),
+        max_size=40,
+    )
+)
+@settings(max_examples=40, deadline=None)
+def test_each_message_is_there_once_and_in_order_whatever_is_lost_on_the_way(
+    capacity: int, steps: list[tuple[Any, ...]]
+) -> None:
+    unlucky, lanes = Unlucky(capacity), Lanes()
+    log = unlucky.log
+    owners = {name: log.acquire(name, "n", ttl=10) for name in "ab"}
+    cursors = {name: owners[name].cursors for name in "ab"}
+    added: dict[str, list[list[str]]] = {name: [[], [], [], []] for name in "ab"}
+    found: dict[str, list[list[str]]] = {name: [[], [], [], []] for name in "ab"}
+    now = 0.0
+
+    def send(fate: str) -> None:
+        nonlocal now
+        now += 2.0
+        batch = lanes.next_batch(now, 7)
+        if fate != "call lost":
+            answers = log.send("p", batch)
+        if fate == "send":
+            lanes.answered(answers, now)
+        else:
+            lanes.failed()
+
+    def consume() -> None:
+        for name, owner in owners.items():
+            items = log.fetch(owner, cursors[name]).items
+            moved = list(cursors[name])
+            for item in items:
+                found[name][item.level].append(item.blob.decode())
+                moved[item.level] = moved[item.level]._replace(
+                    position=item.position + 1, id=item.id
+                )
+            a, b, c, d = moved
+            cursors[name] = a, b, c, d
+            log.acknowledge(owner, cursors[name])
+
+    for number, step in enumerate(steps):
+        match step:
+            case ("add", agent, level):
+                lanes.add(Parcel(agent, level, uuid4().bytes, str(number).encode(), NEVER))
+                added[agent][level].append(str(number))
+            case ("consume",):
+                consume()
+            case (fate,):
+                send(fate)
+    for _ in range(200):
+        if not lanes.waiting:
+            break
+        send("send")
+        consume()
+    consume()
+
+    assert lanes.waiting == 0
+    assert found == added
+    unlucky.server.close()
