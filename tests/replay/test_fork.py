@@ -135,6 +135,20 @@ def test_it_is_recorded_as_a_new_run_and_the_old_one_is_left(
     assert new[0].created_at > before[0].created_at
 
 
+def test_its_run_is_listed_with_the_agents_that_had_a_part(
+    views: list[MessageView], url: str
+) -> None:
+    audit = Audit(url)
+
+    Replay(audit, views[0].id, agents=CAST).fork(
+        question(views).id, answer="swim", audit=audit, run_id="what-if"
+    )
+
+    assert [run.name for run in audit.runs()] == ["what-if"]
+    assert {part.agent for part in audit.agent_runs("what-if")} == {"planner", "log", "model"}
+    audit.close()
+
+
 def test_without_an_audit_it_writes_nothing(views: list[MessageView], url: str) -> None:
     before = Audit(url).counts()
 
