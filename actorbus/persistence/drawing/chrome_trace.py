@@ -75,8 +75,8 @@ class _Trace:
 
     def events(self) -> Iterator[_Event]:
         yield from self._names()
-        for bar, handling in zip(self._diagram.bars, self._handled, strict=True):
-            yield from self._worked(bar, handling)
+        for number, bar in enumerate(self._diagram.bars):
+            yield from self._worked(number, bar, self._handled[number])
         for number, arrow in enumerate(self._diagram.arrows):
             yield from self._moved(number, arrow)
 
@@ -89,7 +89,7 @@ class _Trace:
             yield _named("thread_name", track, name=f"{name} ({slot + 1})" if slot else name)
             yield _named("thread_sort_index", track, sort_index=track["tid"])
 
-    def _worked(self, bar: Bar, handling: _Slice) -> Iterator[_Event]:
+    def _worked(self, number: int, bar: Bar, handling: _Slice) -> Iterator[_Event]:
         """A handling, and the wait before it. Waits overlap, so no thread could hold them."""
         arrow = self._diagram.arrows[bar.arrow]
         told = self._told(arrow)
@@ -104,7 +104,7 @@ class _Trace:
         wait = {
             "name": f"waiting for {lane_name(self._diagram.lanes[bar.lane], _CELLS)}",
             "cat": "waiting",
-            "id": f"{format_id(arrow.view.id)}/{bar.lane}/{bar.delivery.attempt}",
+            "id": f"{format_id(arrow.view.id)}/{number}",  # an attempt may be told of twice
             **handling.track,
         }
         if sent < handling.begins:

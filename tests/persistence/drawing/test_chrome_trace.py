@@ -173,3 +173,35 @@ def test_every_arrow_has_two_ends_that_lie_in_slices(
         assert start["ts"] <= finishes[flow]["ts"]
         assert any(_encloses(piece, start) for piece in slices)
         assert any(_encloses(piece, finishes[flow]) for piece in slices)
+
+
+@settings(deadline=None, max_examples=30)
+@given(data=st.data())
+def test_what_belongs_together_is_called_the_same_and_every_track_has_a_name(
+    data: st.DataObject, conversations: Any
+) -> None:
+    events = _events(data.draw(conversations))
+
+    for begins, ends in (("s", "f"), ("b", "e")):
+        closed = {(one["cat"], one["id"]): one for one in _of(events, ends)}
+        for one in _of(events, begins):
+            other = closed.pop((one["cat"], one["id"]))
+            assert (one["name"], one["ts"] <= other["ts"]) == (other["name"], True)
+        assert not closed
+    assert {one["bp"] for one in _of(events, "f")} <= {"e"}
+    named = {what: set[Any]() for what in ("process_name", "thread_name", "thread_sort_index")}
+    for one in _of(events, "M"):
+        (word,) = one["args"]
+        assert type(one["args"][word]) is {"name": str, "sort_index": int}[word]
+        named[one["name"]].add((one["pid"], one["tid"]))
+    tracks = {(one["pid"], one["tid"]) for one in events if one["ph"] != "M"}
+    assert tracks <= named["thread_name"] == named["thread_sort_index"]
+    assert {process for process, _ in tracks} <= {process for process, _ in named["process_name"]}
+
+
+def test_times_are_microseconds_since_the_first_message(view: Any) -> None:
+    views = [view(0, None, "bob", at=5_000, handled=(1_005_000, 3_505_000))]
+
+    (handling,) = (one for one in _of(_events(views), "X") if one["cat"] == "handling")
+
+    assert (handling["ts"], handling["dur"]) == (1_000_000, 2_500_000)
