@@ -222,7 +222,7 @@ def test_what_a_killed_node_spilled_another_node_writes_and_both_chains_verify(
     assert here.heard(AuditResumed)
     assert verification.findings == ()
     assert verification.chains == 2
-    assert not list(tmp_path.rglob("*.spill/*"))
+    assert not segments_beside(here.path)
 
 
 def spilled_and_killed(path: Path) -> int:
@@ -235,11 +235,15 @@ def spilled_and_killed(path: Path) -> int:
             assert line
         with ThreadPoolExecutor() as pool, locked(path):
             rest = pool.submit(writer.stdout.readlines)  # or it would wait for its reader
-            wait_until(lambda: list(path.parent.rglob("*.spill/*/*.spill")))
+            wait_until(lambda: any(one.stat().st_size > 1_000 for one in segments_beside(path)))
             writer.send_signal(signal.SIGKILL)
             said = [line, *rest.result(30)]
             writer.wait()
     return max(int(line.split()[1]) for line in said if line.startswith(b"flushed"))
+
+
+def segments_beside(path: Path) -> list[Path]:
+    return list(path.parent.glob("*.spill/*/*.spill"))
 
 
 def killed(path: Path, *, after: int) -> tuple[int, list[tuple[int, float]]]:
