@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 ROW: Final = 1.0
 """The least distance between two arrows: the unit of all ``y``."""
-_STEP: Final = 0.12
+_STEP: Final = 0.125
 """Between two beginnings or ends of bars, and down to either from an arrow."""
-_CLEAR: Final = 0.55
-"""Above an arrow, kept free of them for its label."""
+_CLEAR: Final = 0.5625
+"""Above an arrow, kept free of them for its label. Like all steps exact in binary: sums of
+them round nowhere, and two arrows are never the least bit too close."""
 
 _ARROW: Final = 0
 _TOP: Final = 1

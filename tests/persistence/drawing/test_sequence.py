@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import combinations, pairwise
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,6 +165,19 @@ def test_a_conversation_is_laid_out_the_same_however_long_a_chain_is(view: Any) 
     chain = [view(number, "a", "b", at=number, cause=number - 1) for number in range(1, 5_000)]
 
     assert lay_out(chain[::-1]).arrows[-1].depth == 4_998
+
+
+@pytest.mark.parametrize("handlings", range(1, 12))
+def test_rows_below_bars_keep_their_distance_to_the_last_bit(
+    view: Any, delivery: Any, handlings: int
+) -> None:
+    busy = [delivery(f"agent-{number}", (1, 2)) for number in range(handlings)]
+    first = view(0, None, None, kind="broadcast", deliveries=busy)
+
+    diagram = lay_out([first, *(view(number, None, "a", at=5) for number in range(1, 8))])
+
+    rows = [arrow.y for arrow in diagram.arrows]
+    assert all(lower - upper >= ROW for upper, lower in pairwise(rows))
 
 
 @settings(deadline=None, max_examples=40)
