@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from actorbus.clock import SystemClock
-from actorbus.errors import InvalidQuery, UnknownRecord
+from actorbus.errors import AuditUnavailable, InvalidQuery, UnknownRecord
 from actorbus.message import IdSource, parse_id
 from actorbus.persistence import cursors
 from actorbus.persistence.answers import Page
@@ -284,9 +284,11 @@ class Audit:
             raise InvalidQuery("follow after= a cursor, or from the last= messages: not both")
         if not poll > 0:
             raise InvalidQuery(f"poll is {poll!r}: it must be more than 0 seconds")
+        wanted = checked(**filters)
+        self._chained()
         return Following(
             self._reader,
-            checked(**filters),
+            wanted,
             after=after,
             last=last and checked_limit(last),
             poll=poll,
@@ -417,7 +419,7 @@ class Audit:
         self._written()
         place = self._proof().anchors
         return verify(
-            self._database(),
+            self._chained(),
             self.tenant,
             anchors=place.path if isinstance(place, AnchorFile) else None,
             public_key=None if public_key is None else Path(public_key),
@@ -472,12 +474,14 @@ class Audit:
         """What is on hold, and who put it there."""
         from actorbus.persistence.holds import holds
 
-        return holds(self._database(), self.tenant)
+        return holds(self._chained(), self.tenant)
 
     def _act(self, do: Callable[..., T], what: object, actor: str, reason: str) -> T:
         from actorbus.persistence.anchors import anchor_acts
 
         self._written()
+        with self._database().reading():
+            pass  # what changes history brings its schema up to date, and must not make one
         proof, now = self._proof(), time.time()
         ids = IdSource()
         done = do(self._database(), self.tenant, what, actor=actor, reason=reason, ids=ids, now=now)
@@ -522,6 +526,19 @@ class Audit:
             anchors=self._anchors,
             signing_key=self._signing_key,
         )
+
+    def _chained(self) -> Database:
+        """The database, whose schema is one with chains."""
+        from sqlalchemy import inspect
+
+        database = self._database()
+        with database.reading() as connection:
+            if not inspect(connection).has_table("chains"):
+                raise AuditUnavailable(
+                    f"an older actorbus wrote {database.shown}, which has no chains yet: a node"
+                    " started on it brings it up to date"
+                )
+        return database
 
     def _database(self) -> Database:
         from actorbus.persistence.database import Database
