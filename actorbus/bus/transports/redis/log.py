@@ -19,7 +19,7 @@ distributed locking" (2016).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -136,6 +136,10 @@ class Ownership:
         a, b, c, d = self.heads
         return Cursor(a), Cursor(b), Cursor(c), Cursor(d)
 
+    def at(self, heads: tuple[int, int, int, int]) -> Ownership:
+        """The same, with the log beginning there."""
+        return replace(self, heads=heads)
+
 
 class Fenced(Exception):
     """Somebody else owns the agent now. Drop it at once; what it did last does not count."""
@@ -199,6 +203,10 @@ class InboxLog:
     def tag(self, agent: str) -> str:
         """The partition of an agent."""
         return self.tags[crc32(agent.encode()) % len(self.tags)]
+
+    def bell(self, tag: str, node: str) -> str:
+        """The channel that rings when an agent of `node` there has work."""
+        return f"{tag}:bell:{encoded(node)}"
 
     # -- producers
 

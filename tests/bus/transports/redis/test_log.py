@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import fakeredis
 import pytest
 
 from actorbus.bus.transports.redis.log import (
@@ -22,41 +21,14 @@ from actorbus.bus.transports.redis.log import (
     Sent,
     Taken,
 )
-from actorbus.redis_client import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+
+    from actorbus.redis_client import RedisServer
 
 TTL = 10.0
 NORMAL, URGENT = 2, 0
-
-
-@pytest.fixture(params=["fakeredis", "real"])
-def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    if request.param == "fakeredis":
-        fake = fakeredis.FakeServer()
-        server = RedisServer(
-            "redis://fake", make=lambda **_: fakeredis.FakeRedis(server=fake, protocol=2)
-        )
-    else:
-        server = RedisServer(request.getfixturevalue("redis_url"))
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def make(server: RedisServer) -> Callable[..., InboxLog]:
-    namespace = uuid4().hex
-
-    def make(**options: int) -> InboxLog:
-        return InboxLog(server, namespace=namespace, **options)
-
-    return make
-
-
-@pytest.fixture
-def log(make: Callable[..., InboxLog]) -> InboxLog:
-    return make()
 
 
 def message(sequence: int, agent: str = "counter", level: int = NORMAL, **more: object) -> Outgoing:

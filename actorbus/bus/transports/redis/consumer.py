@@ -1,0 +1,337 @@
+"""The way in: a node reads the inboxes of its agents, and acknowledges what they have done.
+
+Threads, however many agents: a *listener* hears the doorbell (a hint, no more), the *fetcher*
+brings messages to agents with room in their window, many agents a round trip, and sends the
+acknowledgements. Every second, and after any trouble, it sweeps: it asks which agents have
+messages that were not seen, so a bell that nobody heard costs a second and nothing else.
+
+Acknowledged is at the latest after 16 messages of an agent or 20 ms, and before an agent is
+given up; so at most that many of an agent that was busy run again when its node dies.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from actorbus.bus.transports.redis.log import Fenced, Reset
+from actorbus.bus.transports.redis.reading import Reading
+from actorbus.errors import TransportUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from actorbus.bus.transports.redis.log import InboxLog, Item, Letter, Ownership
+    from actorbus.redis_client import RedisServer
+
+ACK_BATCH: Final = 16
+"""Messages of an agent that are done before they are acknowledged: what may run twice."""
+_ACK_AFTER: Final = 0.02
+_SWEEP: Final = 1.0
+_WINDOW: Final = 64
+_AT_ONCE: Final = 64
+_LONGEST_PAUSE: Final = 1.0
+_QUIET: Final = 2.0
+"""Seconds without a bell after which the listener asks for a sign of life, and then waits."""
+
+
+class Recipient(Protocol):
+    """Where an agent's messages go."""
+
+    def take(self, items: Sequence[Item], now: int) -> None:
+        """Messages to handle, in order; `now` is the server's time, in milliseconds.
+
+        Each is told to ``Consumer.done`` once it is over. Called on the consumer's thread: it
+        must not block.
+        """
+
+    def lost(self) -> None:
+        """Another node owns the agent now: it must stop; what it does is of no effect here."""
+
+
+class Consumer:
+    """Reads for all agents of one node. Safe from any thread.
+
+    Args:
+        node: this incarnation of the node.
+        window: messages that one agent has in hand at most.
+        sweep: seconds between two looks for messages whose bell was not heard.
+        failed: called with what went wrong, when Redis is away; it goes on trying.
+    """
+
+    def __init__(
+        self,
+        log: InboxLog,
+        server: RedisServer,
+        node: str,
+        *,
+        window: int = _WINDOW,
+        sweep: float = _SWEEP,
+        failed: Callable[[TransportUnavailable], object] = lambda _: None,
+        bells: bool = True,
+    ) -> None:
+        self._log = log
+        self._server = server
+        self._node = node
+        self._window = window
+        self._sweep_every = sweep
+        self._failed = failed
+        self._changed = threading.Condition()
+        self._readings: dict[str, tuple[Reading, Recipient]] = {}
+        self._hungry: dict[str, None] = {}
+        """Agents that may have messages to fetch."""
+        self._owing: dict[str, float] = {}
+        """Agents with something to acknowledge, and since when."""
+        self._rung = True
+        self._closing = False
+        self._threads = [threading.Thread(target=self._run, name="actorbus-fetcher", daemon=True)]
+        if bells:
+            self._threads.append(
+                threading.Thread(target=self._listen, name="actorbus-bell", daemon=True)
+            )
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def read(self, ownership: Ownership, recipient: Recipient) -> None:
+        """Bring the messages of an agent that this node owns to `recipient`."""
+        with self._changed:
+            self._readings[ownership.agent] = (Reading(ownership), recipient)
+            self._hungry[ownership.agent] = None
+            self._changed.notify_all()
+
+    def done(self, agent: str, message_id: bytes, letter: Letter | None = None) -> bool:
+        """A message is over, as `letter` says if it was not handled.
+
+        False: it is not the agent's any more, and another node will have it again.
+        """
+        with self._changed:
+            found = self._readings.get(agent)
+            if found is None or not found[0].done(message_id, letter):
+                return False
+            reading = found[0]
+            first = agent not in self._owing
+            if first:
+                self._owing[agent] = time.monotonic()
+            if first or reading.owes >= ACK_BATCH or not reading.in_hand:
+                self._changed.notify_all()
+            return True
+
+    def give_up(self, agent: str, timeout: float) -> Ownership | None:
+        """Read no more for an agent, once what it has done is acknowledged.
+
+        None if that took longer than `timeout` seconds, or the agent is another node's: what
+        it did last may run again there.
+        """
+        give_up = time.monotonic() + timeout
+        with self._changed:
+            self._owing[agent] = 0.0
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._owes(agent), give_up - time.monotonic())
+            found = self._readings.get(agent)
+            if found is None or found[0].owes:
+                return None
+            del self._readings[agent]
+            self._hungry.pop(agent, None)
+            return found[0].ownership
+
+    def close(self, timeout: float) -> None:
+        """Acknowledge what is done, for at most `timeout` seconds, and end."""
+        with self._changed:
+            for agent in self._owing:
+                self._owing[agent] = 0.0
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not self._owing, timeout)
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(10.0)
+
+    def _owes(self, agent: str) -> bool:
+        found = self._readings.get(agent)
+        return found is not None and found[0].owes > 0
+
+    # -- the fetcher
+
+    def _run(self) -> None:
+        pause = 0.0
+        swept = 0.0
+        while True:
+            with self._changed:
+                if self._closing:
+                    return
+            try:
+                if self._rung or time.monotonic() - swept >= self._sweep_every:
+                    self._rung = False
+                    self._sweep()
+                    swept = time.monotonic() - random.uniform(0, self._sweep_every / 10)
+                self._acknowledge()
+                self._fetch()
+                pause = 0.0
+            except TransportUnavailable as error:
+                self._rung = True
+                self._failed(error)
+                pause = min(max(0.02, 2 * pause), _LONGEST_PAUSE)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing, random.uniform(0, pause))
+                continue
+            self._wait(swept + self._sweep_every)
+
+    def _wait(self, until: float) -> None:
+        """Wait for a bell, for something to acknowledge or fetch, or for the next sweep."""
+        with self._changed:
+            if self._closing or self._rung or self._wanted():
+                return
+            if self._owing:
+                until = min(until, *(since + _ACK_AFTER for since in self._owing.values()))
+            self._changed.wait(max(0.0, until - time.monotonic()))
+
+    def _wanted(self) -> list[str]:
+        return [name for name in self._hungry if self._has_room(name)]
+
+    def _has_room(self, agent: str) -> bool:
+        found = self._readings.get(agent)
+        return found is not None and found[0].in_hand * 2 <= self._window
+
+    def _sweep(self) -> None:
+        ready = self._log.ready(self._node)
+        with self._changed:
+            for agent in ready:
+                if agent in self._readings:
+                    self._hungry[agent] = None
+            for agent, (reading, _) in self._readings.items():
+                if reading.owes_a_fetch:
+                    self._hungry[agent] = None
+
+    def _fetch(self) -> None:
+        while True:
+            with self._changed:
+                chosen = self._wanted()[:_AT_ONCE]
+                asked = []
+                for agent in chosen:
+                    reading, recipient = self._readings[agent]
+                    reading.owes_a_fetch = True
+                    asked.append((agent, reading, recipient, reading.cursors))
+            if not asked:
+                return
+            found = self._log.fetch_many(
+                [(reading.ownership, cursors) for _, reading, _, cursors in asked],
+                count=self._window,
+            )
+            for (agent, reading, recipient, cursors), one in zip(asked, found, strict=True):
+                self._fetched(agent, reading, recipient, cursors, one)
+
+    def _fetched(
+        self, agent: str, reading: Reading, recipient: Recipient, cursors: Any, found: Any
+    ) -> None:
+        with self._changed:
+            if self._readings.get(agent, (None,))[0] is not reading:
+                return
+            if isinstance(found, Fenced):
+                self._forget(agent)
+            elif isinstance(found, Reset):
+                reading.reset(found.heads)
+                return
+            else:
+                if reading.cursors != cursors:
+                    return  # it was reset meanwhile
+                new = reading.fetched(found.items, found.unseen)
+                if not reading.unseen:
+                    self._hungry.pop(agent, None)
+                if reading.owes:
+                    self._owing.setdefault(agent, time.monotonic())
+        if isinstance(found, Fenced):
+            recipient.lost()
+        elif new:
+            recipient.take(new, found.now)
+
+    def _acknowledge(self) -> None:
+        now = time.monotonic()
+        with self._changed:
+            due = []
+            for agent, since in list(self._owing.items()):
+                found = self._readings.get(agent)
+                if found is None or not found[0].owes:
+                    del self._owing[agent]
+                    continue
+                reading = found[0]
+                if reading.owes >= ACK_BATCH or not reading.in_hand or now - since >= _ACK_AFTER:
+                    due.append((agent, reading, found[1], *reading.to_acknowledge()))
+            if not due:
+                self._changed.notify_all()
+                return
+        answers = self._log.acknowledge_many(
+            [(reading.ownership, up_to, letters) for _, reading, _, up_to, letters in due]
+        )
+        lost = []
+        with self._changed:
+            for (agent, reading, recipient, up_to, _), answer in zip(due, answers, strict=True):
+                if self._readings.get(agent, (None,))[0] is not reading:
+                    continue
+                if isinstance(answer, Fenced):
+                    self._forget(agent)
+                    lost.append(recipient)
+                elif isinstance(answer, Reset):
+                    reading.reset(answer.heads)
+                    self._hungry[agent] = None
+                else:
+                    reading.acknowledged(up_to)
+                    if reading.owes:
+                        self._owing[agent] = now
+                    else:
+                        self._owing.pop(agent, None)
+                    if reading.unseen:
+                        self._hungry[agent] = None
+            self._changed.notify_all()
+        for recipient in lost:
+            recipient.lost()
+
+    def _forget(self, agent: str) -> None:
+        del self._readings[agent]
+        self._hungry.pop(agent, None)
+        self._owing.pop(agent, None)
+
+    # -- the listener
+
+    def _listen(self) -> None:
+        pause = 0.0
+        while not self._closing:
+            try:
+                with self._server.errors():
+                    self._hear()
+            except TransportUnavailable:
+                pause = min(max(0.02, 2 * pause), _LONGEST_PAUSE)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing, random.uniform(0, pause))
+            else:
+                pause = 0.0
+
+    def _hear(self) -> None:
+        """Until the connection breaks: it is asked for a sign of life every few seconds."""
+        client: Any = self._server.subscriber()
+        bell = client.pubsub(ignore_subscribe_messages=True)
+        try:
+            bell.subscribe(*(self._log.bell(tag, self._node) for tag in self._log.tags))
+            self._ring()
+            heard, asked = time.monotonic(), False
+            while not self._closing:
+                if bell.get_message(timeout=_SWEEP) is not None:
+                    self._ring()
+                    heard, asked = time.monotonic(), False
+                elif time.monotonic() - heard > _QUIET:
+                    if asked:
+                        raise TransportUnavailable(f"{self._server.shown} went silent")
+                    bell.ping()
+                    heard, asked = time.monotonic(), True
+        finally:
+            bell.close()
+            client.close()
+
+    def _ring(self) -> None:
+        with self._changed:
+            self._rung = True
+            self._changed.notify_all()

@@ -1,0 +1,133 @@
+"""How far the owner of an inbox is with it: decisions only, no clock and no network.
+
+Messages are *fetched*, lie *in hand* while their agent handles them, and are *done* in any
+order; acknowledged is a level up to the first that is not done. After a ``Reset`` (the server
+lost its tail) the same messages may come again: those in hand or done of late are known by
+their ids, and left out.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from actorbus.bus.transports.redis.log import LEVELS, Cursor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from actorbus.bus.transports.redis.log import Cursors, Item, Letter, Ownership
+
+_REMEMBERED: Final = 1_024
+"""Ids of messages done of late, an agent."""
+
+
+class Reading:
+    """One inbox, read by its owner. Not for several threads at once."""
+
+    __slots__ = (
+        "_done",
+        "_done_ids",
+        "_in_hand",
+        "_known",
+        "_letters",
+        "_ups",
+        "cursors",
+        "owes_a_fetch",
+        "ownership",
+        "unseen",
+    )
+
+    def __init__(self, ownership: Ownership) -> None:
+        self.ownership = ownership
+        self.cursors: Cursors = ownership.cursors
+        """What to fetch next."""
+        self.unseen = ownership.depth
+        """How many messages lie behind the cursors, as far as we know."""
+        self.owes_a_fetch = False
+        """Whether a fetch got no answer: the server may think that we have seen it."""
+        self._ups = list(ownership.cursors)
+        """Up to where each level is done."""
+        self._done: list[dict[int, Item]] = [{} for _ in LEVELS]
+        self._in_hand: dict[bytes, Item] = {}
+        self._letters: list[Letter] = []
+        self._known: set[bytes] = set()
+        self._done_ids: deque[bytes] = deque()
+
+    @property
+    def in_hand(self) -> int:
+        """Messages that are fetched and not done."""
+        return len(self._in_hand)
+
+    def fetched(self, items: Iterable[Item], unseen: int) -> list[Item]:
+        """Take what was fetched; those of it that are new, in order."""
+        self.unseen = unseen
+        self.owes_a_fetch = False
+        new: list[Item] = []
+        moved = list(self.cursors)
+        for item in items:
+            moved[item.level] = Cursor(item.position + 1, item.id)
+            if item.id in self._known:
+                self._finish(item)
+            elif item.id in self._in_hand:
+                # It lies elsewhere now; it is done when its handler is.
+                self._in_hand[item.id] = item
+            else:
+                self._in_hand[item.id] = item
+                new.append(item)
+        a, b, c, d = moved
+        self.cursors = a, b, c, d
+        return new
+
+    def done(self, message_id: bytes, letter: Letter | None = None) -> bool:
+        """A message was handled, or will not be, as `letter` says. False: it is not in hand."""
+        item = self._in_hand.pop(message_id, None)
+        if item is None:
+            return False
+        if letter is not None:
+            # Where it lies now, which is not where it lay if the log was reset meanwhile.
+            self._letters.append(letter._replace(level=item.level, position=item.position))
+        self._known.add(message_id)
+        self._done_ids.append(message_id)
+        if len(self._done_ids) > _REMEMBERED:
+            self._known.discard(self._done_ids.popleft())
+        self._finish(item)
+        return True
+
+    def to_acknowledge(self) -> tuple[Cursors, list[Letter]]:
+        """Up to where everything is done, and the letters before that."""
+        a, b, c, d = self._ups
+        letters = [one for one in self._letters if one.position < self._ups[one.level].position]
+        return (a, b, c, d), letters
+
+    @property
+    def owes(self) -> int:
+        """How many messages are done and not acknowledged yet."""
+        heads = self.ownership.heads
+        return sum(up.position - heads[level] for level, up in enumerate(self._ups))
+
+    def acknowledged(self, up_to: Cursors) -> None:
+        """The server has taken that."""
+        a, b, c, d = (cursor.position for cursor in up_to)
+        self.ownership = self.ownership.at((a, b, c, d))
+        self._letters = [one for one in self._letters if one.position >= up_to[one.level].position]
+
+    def reset(self, heads: tuple[int, int, int, int]) -> None:
+        """The log begins at `heads` now, and all of it is read again."""
+        self.ownership = self.ownership.at(heads)
+        self.cursors = self.ownership.cursors
+        self._ups = list(self.cursors)
+        self._done = [{} for _ in LEVELS]
+        self._letters.clear()
+        self.unseen = 1
+        self.owes_a_fetch = True
+
+    def _finish(self, item: Item) -> None:
+        done = self._done[item.level]
+        up = self._ups[item.level]
+        if item.position < up.position:
+            return
+        done[item.position] = item
+        while (next_one := done.pop(up.position, None)) is not None:
+            up = Cursor(up.position + 1, next_one.id)
+        self._ups[item.level] = up

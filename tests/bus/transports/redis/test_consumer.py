@@ -1,0 +1,284 @@
+"""A node's way in and its way out, on fakeredis and on a real server."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from actorbus.bus.transports.redis.consumer import ACK_BATCH, Consumer
+from actorbus.bus.transports.redis.lanes import Accepted, Parcel, Refused
+from actorbus.bus.transports.redis.log import InboxLog, Letter, Taken
+from actorbus.bus.transports.redis.outbox import Outbox
+from actorbus.redis_client import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from actorbus.bus.transports.redis.lanes import News
+    from actorbus.bus.transports.redis.log import Item
+
+DEADLINE = 20.0
+
+
+class Agent:
+    """Handles each message at once, or when it is told to."""
+
+    def __init__(self, consumer: Consumer, name: str, *, waits: bool = False) -> None:
+        self.name = name
+        self.found: list[str] = []
+        self.in_hand: list[Item] = []
+        self.was_lost = threading.Event()
+        self._consumer = consumer
+        self._waits = waits
+        self._changed = threading.Condition()
+
+    def take(self, items: Sequence[Item], now: int) -> None:
+        with self._changed:
+            self.found += [item.blob.decode() for item in items]
+            self.in_hand += items
+            self._changed.notify_all()
+        if not self._waits:
+            self.handle()
+
+    def handle(self) -> None:
+        items, self.in_hand = self.in_hand, []
+        for item in items:
+            self._consumer.done(self.name, item.id)
+
+    def lost(self) -> None:
+        self.was_lost.set()
+
+    def has(self, count: int) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.found) >= count, DEADLINE)
+
+
+class Way:
+    """An outbox and what became of its messages."""
+
+    def __init__(self, log: InboxLog, **options: Any) -> None:
+        self.news: list[News] = []
+        self.outbox = Outbox(log, uuid4().hex, told=self.news.append, **options)
+        self.outbox.start()
+
+    def send(self, agent: str, *texts: str, level: int = 2, deadline: float = 1e9) -> None:
+        for text in texts:
+            sent = self.outbox.put(Parcel(agent, level, uuid4().bytes, text.encode(), deadline))
+            assert sent, "no room"
+
+
+@pytest.fixture
+def way(log: InboxLog) -> Iterator[Way]:
+    way = Way(log)
+    yield way
+    way.outbox.close(1.0)
+
+
+@pytest.fixture
+def consumer(log: InboxLog, server: RedisServer) -> Iterator[Consumer]:
+    consumer = Consumer(log, server, "n1")
+    consumer.start()
+    yield consumer
+    consumer.close(DEADLINE)
+
+
+def own(log: InboxLog, consumer: Consumer, name: str = "a", **options: Any) -> Agent:
+    agent = Agent(consumer, name, **options)
+    consumer.read(log.acquire(name, "n1", ttl=10), agent)
+    return agent
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + DEADLINE
+    while not happened():
+        assert time.monotonic() < give_up, "it did not happen"
+        time.sleep(0.005)
+
+
+def test_what_is_sent_arrives_in_order_and_is_acknowledged(
+    log: InboxLog, consumer: Consumer, way: Way
+) -> None:
+    agent = own(log, consumer)
+
+    way.send("a", *map(str, range(500)))
+
+    assert agent.has(500)
+    assert agent.found == [str(number) for number in range(500)]
+    assert way.outbox.flush(DEADLINE) == 0
+    assert all(isinstance(one, Accepted) for one in way.news)
+    wait_until(lambda: log.depth("a") == 0)
+
+
+def test_many_agents_are_served(log: InboxLog, consumer: Consumer, way: Way) -> None:
+    agents = [own(log, consumer, f"agent-{number}") for number in range(100)]
+
+    for agent in agents:
+        way.send(agent.name, "one", "two")
+
+    assert all(agent.has(2) for agent in agents)
+    assert {tuple(agent.found) for agent in agents} == {("one", "two")}
+
+
+def test_what_is_not_done_is_not_acknowledged_and_the_window_is_kept(
+    log: InboxLog, server: RedisServer, way: Way
+) -> None:
+    consumer = Consumer(log, server, "n1", window=8)
+    consumer.start()
+    agent = own(log, consumer, waits=True)
+    way.send("a", *map(str, range(50)))
+    way.outbox.flush(DEADLINE)
+    assert agent.has(8)
+
+    assert len(agent.found) <= 12
+    assert log.depth("a") == 50
+    while len(agent.found) < 50:
+        agent.handle()
+    agent.handle()
+    wait_until(lambda: log.depth("a") == 0)
+    consumer.close(DEADLINE)
+
+
+def test_an_agent_that_another_node_took_is_lost_and_its_work_is_done_there(
+    log: InboxLog, server: RedisServer, consumer: Consumer, way: Way
+) -> None:
+    first = own(log, consumer, waits=True)
+    way.send("a", "1", "2", "3")
+    assert first.has(3)
+    other = Consumer(log, server, "n2")
+    other.start()
+    second = Agent(other, "a")
+
+    other.read(log.acquire("a", "n2", ttl=10), second)
+    first.handle()
+
+    assert second.has(3)
+    assert second.found == ["1", "2", "3"]
+    assert first.was_lost.wait(DEADLINE)
+    other.close(DEADLINE)
+    assert log.depth("a") == 0
+
+
+def test_an_agent_that_is_given_up_repeats_nothing_elsewhere(
+    log: InboxLog, server: RedisServer, consumer: Consumer, way: Way
+) -> None:
+    first = own(log, consumer)
+    way.send("a", *map(str, range(100)))
+    assert first.has(100)
+
+    ownership = consumer.give_up("a", DEADLINE)
+
+    assert ownership is not None
+    log.hand_off(ownership, "n2")
+    assert log.depth("a") == 0
+    assert not consumer.done("a", b"whatever")
+
+
+def test_what_was_not_handled_is_a_dead_letter(log: InboxLog, consumer: Consumer, way: Way) -> None:
+    agent = own(log, consumer, waits=True)
+    way.send("a", "1", "2")
+    assert agent.has(2)
+
+    consumer.done("a", agent.in_hand[0].id, Letter(0, 0, "rejected", 1, "why"))
+    consumer.done("a", agent.in_hand[1].id)
+
+    wait_until(lambda: log.depth("a") == 0)
+    assert [(one["reason"], one["blob"]) for one in log.letters()] == [("rejected", b"1")]
+
+
+def test_without_bells_everything_arrives_all_the_same(
+    log: InboxLog, server: RedisServer, way: Way
+) -> None:
+    deaf = Consumer(log, server, "n1", sweep=0.05, bells=False)
+    deaf.start()
+    agent = own(log, deaf)
+
+    for number in range(20):
+        way.send("a", str(number))
+        way.outbox.flush(DEADLINE)
+
+    assert agent.has(20)
+    assert agent.found == [str(number) for number in range(20)]
+    deaf.close(DEADLINE)
+
+
+def test_nobody_of_that_name_is_said(log: InboxLog, way: Way) -> None:
+    way.send("nobody", "1")
+
+    assert way.outbox.flush(DEADLINE) == 0
+    (refused,) = way.news
+    assert isinstance(refused, Refused)
+    assert refused.taken is Taken.NO_AGENT
+
+
+def test_an_outbox_holds_so_many(log: InboxLog) -> None:
+    way = Way(log, limit=3)
+    log.acquire("a", "n1", ttl=10)
+    way.outbox.close(0.0)
+    idle = Outbox(log, "idle", told=way.news.append, limit=3)
+    parcels = [Parcel("a", 2, uuid4().bytes, b"x", 1e9) for _ in range(5)]
+
+    taken = [idle.put(parcel) for parcel in parcels]
+
+    assert taken == [True, True, True, False, False]
+    assert idle.flush(0.0) == 3
+    assert idle.close(0.0) == parcels[:3]
+    assert not idle.put(parcels[0])
+    assert not way.outbox.put(parcels[0])
+
+
+def test_what_runs_twice_is_at_most_one_batch_of_acknowledgements() -> None:
+    assert ACK_BATCH == 16
+
+
+class TestServerAway:
+    def test_nothing_is_lost_or_doubled_when_the_server_is_killed_and_comes_back(
+        self, start_redis: Callable[..., Any]
+    ) -> None:
+        process = start_redis("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+        server = RedisServer(process.url)
+        log = InboxLog(server)
+        consumer = Consumer(log, server, "n1")
+        consumer.start()
+        agent = own(log, consumer)
+        way = Way(log)
+        way.send("a", *map(str, range(1_000)))
+        assert agent.has(100)
+
+        process.kill()
+        way.send("a", *map(str, range(1_000, 2_000)))
+        process.start()
+
+        assert agent.has(2_000)
+        assert agent.found == [str(number) for number in range(2_000)]
+        wait_until(lambda: log.depth("a") == 0)
+        way.outbox.close(DEADLINE)
+        consumer.close(DEADLINE)
+        server.close()
+
+    def test_what_the_server_lost_is_sent_again_while_its_sender_lives(
+        self, start_redis: Callable[..., Any]
+    ) -> None:
+        process = start_redis()  # keeps nothing
+        server = RedisServer(process.url)
+        log = InboxLog(server)
+        way = Way(log, create=True)
+        way.send("a", "1", "2", "3")
+        assert way.outbox.flush(DEADLINE) == 0
+
+        process.kill()
+        process.start()
+        way.send("a", "4")
+
+        assert way.outbox.flush(DEADLINE) == 0
+        consumer = Consumer(log, server, "n1")
+        consumer.start()
+        agent = own(log, consumer)
+        assert agent.has(4)
+        assert agent.found == ["1", "2", "3", "4"]
+        way.outbox.close(DEADLINE)
+        consumer.close(DEADLINE)
+        server.close()

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actorbus.bus.transports.redis.log import Cursor, Item, Letter, Ownership
+from actorbus.bus.transports.redis.reading import Reading
+
+
+def reading(depth: int = 10) -> Reading:
+    return Reading(Ownership("a", "n", "1", depth, (0, 0, 0, 0), (0, 0, 0, 0), True))
+
+
+def item(position: int, level: int = 2, name: str | None = None) -> Item:
+    key = (name or f"{level}.{position}").encode().ljust(16)
+    return Item(level, position, key, 0, key)
+
+
+def test_what_was_fetched_moves_the_cursor_of_its_level() -> None:
+    inbox = reading()
+
+    assert inbox.fetched([item(0), item(1), item(0, level=0)], 7) == [
+        item(0),
+        item(1),
+        item(0, level=0),
+    ]
+
+    assert [cursor.position for cursor in inbox.cursors] == [1, 0, 2, 0]
+    assert (inbox.in_hand, inbox.unseen) == (3, 7)
+
+
+def test_a_level_is_done_up_to_the_first_message_that_is_not() -> None:
+    inbox = reading()
+    inbox.fetched([item(0), item(1), item(2)], 0)
+
+    inbox.done(item(2).id)
+    inbox.done(item(0).id)
+
+    (_, _, up_to, _), _ = inbox.to_acknowledge()
+    assert up_to == Cursor(1, item(0).id)
+    inbox.done(item(1).id)
+    (_, _, up_to, _), _ = inbox.to_acknowledge()
+    assert up_to == Cursor(3, item(2).id)
+    assert inbox.owes == 3
+
+
+def test_a_letter_goes_with_the_acknowledgement_of_its_message() -> None:
+    inbox = reading()
+    inbox.fetched([item(0), item(1)], 0)
+    letter = Letter(0, 0, "rejected", 1, "why")
+
+    inbox.done(item(1).id, letter)
+    _, before = inbox.to_acknowledge()
+    inbox.done(item(0).id)
+    up_to, after = inbox.to_acknowledge()
+    inbox.acknowledged(up_to)
+
+    assert before == []
+    assert after == [Letter(2, 1, "rejected", 1, "why")]
+    assert inbox.to_acknowledge() == (up_to, [])
+    assert inbox.owes == 0
+
+
+def test_a_message_is_done_once() -> None:
+    inbox = reading()
+    inbox.fetched([item(0)], 0)
+
+    assert inbox.done(item(0).id)
+    assert not inbox.done(item(0).id)
+    assert not inbox.done(b"never heard of ")
+
+
+def test_after_a_reset_what_comes_again_is_left_out() -> None:
+    inbox = reading()
+    inbox.fetched([item(0), item(1), item(2)], 0)
+    inbox.done(item(0).id)
+
+    inbox.reset((0, 0, 0, 0))
+    new = inbox.fetched([item(0), item(1), item(2, name="another")], 0)
+
+    assert new == [item(2, name="another")]
+    assert inbox.to_acknowledge()[0][2].position == 1
+    inbox.done(item(1).id)
+    assert inbox.to_acknowledge()[0][2].position == 2
+
+
+@given(order=st.permutations(range(12)), acknowledge=st.sets(st.integers(0, 11)))
+def test_in_whatever_order_messages_are_done_none_is_acknowledged_before_it_is(
+    order: list[int], acknowledge: set[int]
+) -> None:
+    inbox = reading()
+    inbox.fetched([item(position) for position in range(12)], 0)
+    done: set[int] = set()
+
+    for step, position in enumerate(order):
+        inbox.done(item(position).id)
+        done.add(position)
+        up_to, _ = inbox.to_acknowledge()
+        assert set(range(up_to[2].position)) <= done
+        if step in acknowledge:
+            inbox.acknowledged(up_to)
+            assert inbox.owes == 0
+
+    assert inbox.to_acknowledge()[0][2].position == 12
+    assert inbox.in_hand == 0
