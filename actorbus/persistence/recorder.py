@@ -72,12 +72,12 @@ class Recorder:
         strict: bool = False,
         proof: Proof | None = None,
     ) -> None:
-        self.database = (
-            Database(database, durable=strict) if isinstance(database, str) else database
-        )
         self.strict = strict
         self.tenant = settings.tenant if tenant is None else tenant
         self.project = settings.project if project is None else project
+        if isinstance(database, str):
+            database = Database(database, durable=strict).of(self.tenant)
+        self.database = database
         self._telemetry = telemetry
         self._patience = settings.send_timeout
         self._thread: threading.Thread | None = None
