@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from actorbus.telemetry import Telemetry
 
 _PATIENCE: Final = 1.0
-"""How long a writer behind its senders waits for a lock in SQLite: their ring fills meanwhile."""
+"""How long a writer behind its senders waits for a lock: their ring fills meanwhile."""
 _PATIENCE_LOST: Final = 0.1
 _PATIENCE_STRICT: Final = 5.0
 
@@ -154,14 +154,19 @@ class Appender:
 
     def _be_patient(self) -> None:
         """Wait for a lock no longer than the senders can; strict ones wait themselves."""
-        if self._database.path is None or self.connection is None:
+        if self.connection is None:
             return
         patience = _PATIENCE_STRICT if self._strict else _PATIENCE
         if self._failing:
             patience = _PATIENCE_LOST
+        milliseconds = int(patience * 1000)
         driver: Any = self.connection.connection.driver_connection
-        allowed = driver.execute("PRAGMA busy_timeout").fetchone()[0]
-        driver.execute(f"PRAGMA busy_timeout = {min(allowed, int(patience * 1000))}").close()
+        if self._database.dialect == "postgresql":
+            driver.execute(f"SET lock_timeout = {milliseconds}")
+            driver.commit()
+        elif self._database.path is not None:
+            allowed = driver.execute("PRAGMA busy_timeout").fetchone()[0]
+            driver.execute(f"PRAGMA busy_timeout = {min(allowed, milliseconds)}").close()
 
     def _stat(self) -> os.stat_result | None:
         return None if self._database.path is None else self._database.path.stat()

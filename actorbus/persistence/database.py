@@ -27,7 +27,7 @@ from actorbus.errors import AuditUnavailable, did_you_mean
 from actorbus.persistence import migrations, tenancy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import URL, Connection, Engine
 
@@ -41,6 +41,14 @@ _DRIVERS: Final = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
+_POSTGRESQL: Final[Mapping[str, int]] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""No call hangs on a host that is gone: seconds, and milliseconds. What the URL says goes first."""
 _SQLITE_WRITER: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = {}",
@@ -187,6 +195,9 @@ class Database:
             options["connect_args"] = {"check_same_thread": False}
         else:
             options["paramstyle"] = "format"
+            options["connect_args"] = {
+                name: value for name, value in _POSTGRESQL.items() if name not in self._url.query
+            }
         try:
             return create_engine(self._url, hide_parameters=True, **options)
         except ImportError:

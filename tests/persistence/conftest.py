@@ -98,8 +98,37 @@ def _found_server(url: str) -> Iterator[str]:
     yield url
 
 
+class OwnServer:
+    """A PostgreSQL with a history, that a test may stop."""
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self.url: str = server.get_uri(driver="psycopg")
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def start(self) -> None:
+        """The same server again; one that runs is left alone."""
+        self._server.ensure_postgres_running()
+
+
+@pytest.fixture
+def own_server() -> Iterator[OwnServer]:
+    with _server() as server:
+        made = OwnServer(server)
+        yield made
+        made.start()
+
+
 @contextmanager
 def _started_server() -> Iterator[str]:
+    with _server() as server:
+        yield server.get_uri(driver="psycopg")
+
+
+@contextmanager
+def _server() -> Iterator[Any]:
     # Not in pytest's own directories: run by root, the server is another user's process, and
     # each new pytest closes them to others.
     with tempfile.TemporaryDirectory(prefix="actorbus-pg-", ignore_cleanup_errors=True) as folder:
@@ -112,7 +141,7 @@ def _started_server() -> Iterator[str]:
             connection.execute(text("ALTER SYSTEM SET fsync = off"))
             connection.execute(text("SELECT pg_reload_conf()"))
         engine.dispose()
-        yield url
+        yield server
         server.cleanup()
 
 

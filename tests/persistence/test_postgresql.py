@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, select, text
 
-from actorbus import Agent, Node, Reject, handles
-from actorbus.message import MessageKind, Reason, Status
+from actorbus import Agent, AuditUnavailable, Node, Reject, handles
+from actorbus.message import IdSource, MessageKind, Reason, Status
+from actorbus.persistence import database as database_module
+from actorbus.persistence import tenancy
 from actorbus.persistence.audit import Audit
+from actorbus.persistence.database import Database
+from actorbus.persistence.models import AgentMessage, Base
+from actorbus.persistence.pressure import Health
+from actorbus.persistence.recorder import Recorder
+from actorbus.settings import Settings
+from actorbus.telemetry import AuditSpilled, AuditStalled, Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from sqlalchemy import Connection
 
@@ -104,3 +114,122 @@ def test_hostile_text_is_kept_and_harmless(told: Audit) -> None:
     assert "DROP TABLE" in dead.headers["trace"]
     assert "DROP TABLE" in kept.payload["customer"]
     assert "\0" not in repr((dead, kept))
+
+
+def in_the_order_written(url: str) -> list[Any]:
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        order = select(AgentMessage.payload).order_by(AgentMessage.chain, AgentMessage.seq)
+        found = list(connection.scalars(order))
+    engine.dispose()
+    return found
+
+
+def test_a_server_that_is_away_loses_nothing_and_mixes_up_nothing(
+    own_server: Any, history_at: Any, tmp_path: Path
+) -> None:
+    history = history_at(own_server.url)
+    recorder = history.record(audit_ring=20, audit_spill_dir=str(tmp_path))
+    recorder.sent(history.message(0))
+    recorder.flush(10)
+
+    own_server.stop()
+    for number in range(1, 60):
+        recorder.sent(history.message(number))
+    history.seen.wait_for(AuditSpilled)
+    during = recorder.health
+    own_server.start()
+    recorder.flush(30)
+
+    assert during is Health.SPILLING
+    assert in_the_order_written(own_server.url) == list(range(60))
+    assert history.audit.verify().findings == ()
+
+
+def sent_until_refused(recorder: Recorder, history: Any) -> int:
+    """How many messages were taken, numbered from 1."""
+    for number in range(1, 60):
+        try:
+            recorder.sent(history.message(number))
+        except AuditUnavailable as error:
+            assert "were not written" in str(error)  # noqa: PT017 - the number is wanted too
+            return number - 1
+    pytest.fail("nothing was refused")
+
+
+def test_a_server_that_is_away_blocks_senders_that_have_no_spill(
+    own_server: Any, history_at: Any
+) -> None:
+    history = history_at(own_server.url)
+    recorder = history.record(audit_ring=4, send_timeout=0.1)
+    recorder.sent(history.message(0))
+    recorder.flush(10)
+
+    own_server.stop()
+    taken = sent_until_refused(recorder, history)
+    own_server.start()
+    recorder.flush(30)
+
+    assert 0 < taken <= 8
+    assert in_the_order_written(own_server.url) == list(range(taken + 1))
+    assert history.audit.verify().findings == ()
+
+
+def test_a_table_that_somebody_locked_holds_up_no_sender(
+    postgres_url: str, history_at: Any, tmp_path: Path
+) -> None:
+    history = history_at(postgres_url)
+    recorder = history.record(audit_ring=20, audit_spill_dir=str(tmp_path))
+    recorder.sent(history.message(0))
+    recorder.flush(10)
+    engine = create_engine(postgres_url)
+
+    with engine.begin() as connection:
+        connection.execute(text("LOCK TABLE agent_messages"))
+        for number in range(1, 60):
+            recorder.sent(history.message(number))
+        history.seen.wait_for(AuditSpilled)
+    engine.dispose()
+    recorder.flush(30)
+
+    assert "lock timeout" in history.seen.of(AuditStalled)[0].error
+    assert in_the_order_written(postgres_url) == list(range(60))
+
+
+def test_a_host_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(database_module._POSTGRESQL, "connect_timeout", 2)  # the least there is
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        database = Database(f"postgresql://user@127.0.0.1:{silent.getsockname()[1]}/history")
+
+        with pytest.raises(AuditUnavailable, match="timeout"):
+            database.upgrade()
+
+    database.close()
+
+
+def test_a_recorder_of_a_url_writes_as_its_tenant(postgres: Any, clock: Any) -> None:
+    with postgres.role() as role, postgres.database(migrated=True) as name:
+        engine = create_engine(postgres.url(name))
+        with engine.begin() as connection:
+            for one in tenancy.grants(role, Base.metadata.tables):
+                connection.execute(text(one))
+        recorder = Recorder(
+            postgres.url(name, role),
+            telemetry=Telemetry(),
+            settings=Settings(tenant="acme"),
+            node="node-1",
+            clock=clock,
+        )
+        recorder.start()
+        recorder.handled(IdSource().make(clock.now()), clock.now(), clock.now())
+        recorder.flush(10)
+        recorder.close(10)
+        recorder.database.close()
+        with engine.connect() as connection:
+            events = connection.scalar(text("SELECT count(*) FROM message_events"))
+            tenants = connection.scalars(text("SELECT name FROM tenants")).all()
+            connection.execute(text(f"DROP OWNED BY {role}"))
+            connection.commit()
+        engine.dispose()
+
+    assert (events, tenants) == (1, ["acme"])
