@@ -11,6 +11,7 @@ given up; so at most that many of an agent that was busy run again when its node
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -147,6 +148,9 @@ class Consumer:
             self._changed.wait_for(lambda: not self._owing, timeout)
             self._closing = True
             self._changed.notify_all()
+        with contextlib.suppress(TransportUnavailable):
+            # Our listener sleeps at its bell. Without this it hears of the end a second later.
+            self._log.ring(self._node)
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(10.0)

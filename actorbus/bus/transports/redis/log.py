@@ -208,6 +208,11 @@ class InboxLog:
         """The channel that rings when an agent of `node` there has work."""
         return f"{tag}:bell:{encoded(node)}"
 
+    def ring(self, node: str) -> None:
+        """Have `node` look for work."""
+        with self._server.errors():
+            self._client.publish(self.bell(self.tags[0], node), "look")
+
     # -- producers
 
     def send(
