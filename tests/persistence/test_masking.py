@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actorbus import Node, agent
 from actorbus.errors import InvalidSettings
+from actorbus.persistence.audit import Audit
 from actorbus.persistence.masking import Mask, is_card, is_iban
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from uuid import UUID
 
 MASK = Mask()
@@ -177,3 +180,23 @@ def test_what_holds_nothing_to_mask_stays_as_it_is() -> None:
 def test_a_kind_that_nobody_knows_gets_help() -> None:
     with pytest.raises(InvalidSettings, match="Did you mean 'email'"):
         Mask(["emial"])
+
+
+def test_history_keeps_less_than_the_recipient_got(tmp_path: Path) -> None:
+    got: list[object] = []
+
+    @agent
+    def clerk(letter: dict[str, str]) -> str:
+        got.append(letter)
+        return f"answered {letter['from']}"
+
+    audit = Audit(f"sqlite:///{tmp_path / 'history.db'}", mask=["email", "secrets"])
+    with Node(audit=audit) as node:
+        node.spawn(clerk, name="clerk")
+        answer = node.ask("clerk", {"from": "ada@example.org", "password": "open sesame"}).get()
+        node.drain(10)
+        kept = [view.payload for view in node.audit.messages()]
+
+    assert got == [{"from": "ada@example.org", "password": "open sesame"}]
+    assert answer == "answered ada@example.org"
+    assert kept == ["answered [email]", {"from": "[email]", "password": "[secret]"}]
