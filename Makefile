@@ -44,6 +44,11 @@ stress: $(DEV) ## Run the long, heavy tests, one at a time
 faults-audit: $(DEV) ## Lock, fill and kill the history's writer, for minutes
 	@FAULTS_ROUNDS=20 FAULTS_SECONDS=60 $(BIN)/pytest -q --timeout 600 tests/faults/test_audit.py $(ARGS)
 
+.PHONY: faults
+faults: $(DEV) ## Kill, freeze and cut nodes and Redis under load, and count what was lost
+	@FAULTS_MESSAGES=100000 FAULTS_AGENTS=1000 FAULTS_SECONDS=300 \
+	   $(BIN)/pytest -q --timeout 600 tests/faults/test_redis.py $(ARGS)
+
 .PHONY: bench
 bench: $(RUNTIME) ## Measure speed beside plain baselines; ARGS="--quick" or ARGS="tell ask"
 	@$(BIN)/python -m benchmarks $(ARGS)

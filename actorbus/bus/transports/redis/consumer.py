@@ -5,8 +5,9 @@ brings messages to agents with room in their window, many agents a round trip, a
 acknowledgements. Every second, and after any trouble, it sweeps: it asks which agents have
 messages that were not seen, so a bell that nobody heard costs a second and nothing else.
 
-Acknowledged is at the latest after 16 messages of an agent or 20 ms, and before an agent is
-given up; so at most that many of an agent that was busy run again when its node dies.
+Acknowledged is after 8 messages of an agent or 20 ms, and before an agent is given up. No more
+than 16 are with an agent beyond that, so at most 16 of one that was busy run again when its
+node dies.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorbus.bus.transports.redis.log import Fenced, Reset
-from actorbus.bus.transports.redis.reading import Reading
+from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 from actorbus.errors import TransportUnavailable
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.log import InboxLog, Item, Letter, Ownership
     from actorbus.redis_client import RedisServer
 
-ACK_BATCH: Final = 16
-"""Messages of an agent that are done before they are acknowledged: what may run twice."""
+_ENOUGH: Final = ACK_BATCH // 2
+"""Done messages of an agent that are acknowledged at once: it has the other half meanwhile."""
 _ACK_AFTER: Final = 0.02
 _SWEEP: Final = 1.0
 _WINDOW: Final = 64
@@ -57,7 +58,7 @@ class Consumer:
 
     Args:
         node: this incarnation of the node.
-        window: messages that one agent has in hand at most.
+        window: messages of one agent that are fetched ahead.
         sweep: seconds between two looks for messages whose bell was not heard.
         failed: called with what went wrong, when Redis is away; it goes on trying.
     """
@@ -86,6 +87,8 @@ class Consumer:
         self._owing: dict[str, float] = {}
         """Agents with something to acknowledge, and since when."""
         self._rung = True
+        self._server_ahead = 0
+        """The server's time less ours, in milliseconds, as of the last fetch."""
         self._closing = False
         self._threads = [threading.Thread(target=self._run, name="actorbus-fetcher", daemon=True)]
         if bells:
@@ -117,23 +120,25 @@ class Consumer:
             first = agent not in self._owing
             if first:
                 self._owing[agent] = time.monotonic()
-            if first or reading.owes >= ACK_BATCH or not reading.in_hand:
+            if first or reading.owes >= _ENOUGH or not reading.in_hand:
                 self._changed.notify_all()
             return True
 
     def give_up(self, agent: str, timeout: float) -> Ownership | None:
-        """Read no more for an agent, once what it has done is acknowledged.
+        """Read no more for an agent, once what it has in hand is done and acknowledged.
 
-        None if that took longer than `timeout` seconds, or the agent is another node's: what
-        it did last may run again there.
+        It gets no more from now on. None if that took longer than `timeout` seconds, or the
+        agent is another node's: what it did last may run again there.
         """
         give_up = time.monotonic() + timeout
         with self._changed:
-            self._owing[agent] = 0.0
+            if agent in self._readings:
+                self._readings[agent][0].ending = True
+                self._owing[agent] = 0.0
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._owes(agent), give_up - time.monotonic())
+            self._changed.wait_for(lambda: not self._busy(agent), give_up - time.monotonic())
             found = self._readings.get(agent)
-            if found is None or found[0].owes:
+            if found is None or self._busy(agent):
                 return None
             del self._readings[agent]
             self._hungry.pop(agent, None)
@@ -155,9 +160,9 @@ class Consumer:
             if thread.ident is not None:
                 thread.join(10.0)
 
-    def _owes(self, agent: str) -> bool:
+    def _busy(self, agent: str) -> bool:
         found = self._readings.get(agent)
-        return found is not None and found[0].owes > 0
+        return found is not None and (found[0].owes > 0 or found[0].in_hand > 0)
 
     # -- the fetcher
 
@@ -199,7 +204,7 @@ class Consumer:
 
     def _has_room(self, agent: str) -> bool:
         found = self._readings.get(agent)
-        return found is not None and found[0].in_hand * 2 <= self._window
+        return found is not None and found[0].waiting * 2 <= self._window
 
     def _sweep(self) -> None:
         ready = self._log.ready(self._node)
@@ -243,7 +248,8 @@ class Consumer:
             else:
                 if reading.cursors != cursors:
                     return  # it was reset meanwhile
-                new = reading.fetched(found.items, found.unseen)
+                reading.fetched(found.items, found.unseen)
+                new = reading.hand_out()
                 if not reading.unseen:
                     self._hungry.pop(agent, None)
                 if reading.owes:
@@ -251,7 +257,8 @@ class Consumer:
         if isinstance(found, Fenced):
             recipient.lost()
         elif new:
-            recipient.take(new, found.now)
+            self._server_ahead = found.now - int(time.monotonic() * 1_000)
+            self._hand(recipient, new)
 
     def _acknowledge(self) -> None:
         now = time.monotonic()
@@ -263,7 +270,7 @@ class Consumer:
                     del self._owing[agent]
                     continue
                 reading = found[0]
-                if reading.owes >= ACK_BATCH or not reading.in_hand or now - since >= _ACK_AFTER:
+                if reading.owes >= _ENOUGH or not reading.in_hand or now - since >= _ACK_AFTER:
                     due.append((agent, reading, found[1], *reading.to_acknowledge()))
             if not due:
                 self._changed.notify_all()
@@ -271,7 +278,7 @@ class Consumer:
         answers = self._log.acknowledge_many(
             [(reading.ownership, up_to, letters) for _, reading, _, up_to, letters in due]
         )
-        lost = []
+        lost, more = [], []
         with self._changed:
             for (agent, reading, recipient, up_to, _), answer in zip(due, answers, strict=True):
                 if self._readings.get(agent, (None,))[0] is not reading:
@@ -284,6 +291,7 @@ class Consumer:
                     self._hungry[agent] = None
                 else:
                     reading.acknowledged(up_to)
+                    more.append((recipient, reading.hand_out()))
                     if reading.owes:
                         self._owing[agent] = now
                     else:
@@ -293,6 +301,12 @@ class Consumer:
             self._changed.notify_all()
         for recipient in lost:
             recipient.lost()
+        for recipient, items in more:
+            self._hand(recipient, items)
+
+    def _hand(self, recipient: Recipient, items: Sequence[Item]) -> None:
+        if items:
+            recipient.take(items, int(time.monotonic() * 1_000) + self._server_ahead)
 
     def _forget(self, agent: str) -> None:
         del self._readings[agent]

@@ -1,7 +1,10 @@
 """How far the owner of an inbox is with it: decisions only, no clock and no network.
 
-Messages are *fetched*, lie *in hand* while their agent handles them, and are *done* in any
-order; acknowledged is a level up to the first that is not done. After a ``Reset`` (the server
+Messages are *fetched*, wait here, lie *in hand* while their agent handles them, and are *done*
+in any order; acknowledged is a level up to the first that is not done. No more than
+``ACK_BATCH`` are handed out beyond what is acknowledged, so no more can run twice. Levels take
+turns as in a mailbox: each has 8, 4, 2, 1 credits, and the highest that waits and has one goes
+next. After a ``Reset`` (the server
 lost its tail) the same messages may come again: those in hand or done of late are known by
 their ids, and left out.
 """
@@ -18,6 +21,9 @@ if TYPE_CHECKING:
 
     from actorbus.bus.transports.redis.log import Cursors, Item, Letter, Ownership
 
+ACK_BATCH: Final = 16
+"""Messages of an agent that are handed out and not acknowledged: what may run twice."""
+_CREDITS: Final = (8, 4, 2, 1)
 _REMEMBERED: Final = 1_024
 """Ids of messages done of late, an agent."""
 
@@ -26,13 +32,17 @@ class Reading:
     """One inbox, read by its owner. Not for several threads at once."""
 
     __slots__ = (
+        "_credits",
         "_done",
         "_done_ids",
         "_in_hand",
         "_known",
         "_letters",
+        "_out",
         "_ups",
+        "_waiting",
         "cursors",
+        "ending",
         "owes_a_fetch",
         "ownership",
         "unseen",
@@ -46,24 +56,34 @@ class Reading:
         """How many messages lie behind the cursors, as far as we know."""
         self.owes_a_fetch = False
         """Whether a fetch got no answer: the server may think that we have seen it."""
+        self.ending = False
+        """Whether the agent gets no more."""
         self._ups = list(ownership.cursors)
         """Up to where each level is done."""
         self._done: list[dict[int, Item]] = [{} for _ in LEVELS]
+        self._waiting: list[deque[Item]] = [deque() for _ in LEVELS]
+        self._credits = list(_CREDITS)
         self._in_hand: dict[bytes, Item] = {}
+        self._out = 0
+        """Messages handed out and not acknowledged."""
         self._letters: list[Letter] = []
         self._known: set[bytes] = set()
         self._done_ids: deque[bytes] = deque()
 
     @property
     def in_hand(self) -> int:
-        """Messages that are fetched and not done."""
+        """Messages that are handed out and not done."""
         return len(self._in_hand)
 
-    def fetched(self, items: Iterable[Item], unseen: int) -> list[Item]:
-        """Take what was fetched; those of it that are new, in order."""
+    @property
+    def waiting(self) -> int:
+        """Messages that are fetched and not handed out."""
+        return sum(map(len, self._waiting))
+
+    def fetched(self, items: Iterable[Item], unseen: int) -> None:
+        """Take what was fetched, but for what is known already."""
         self.unseen = unseen
         self.owes_a_fetch = False
-        new: list[Item] = []
         moved = list(self.cursors)
         for item in items:
             moved[item.level] = Cursor(item.position + 1, item.id)
@@ -73,11 +93,32 @@ class Reading:
                 # It lies elsewhere now; it is done when its handler is.
                 self._in_hand[item.id] = item
             else:
-                self._in_hand[item.id] = item
-                new.append(item)
+                self._waiting[item.level].append(item)
         a, b, c, d = moved
         self.cursors = a, b, c, d
-        return new
+
+    def hand_out(self) -> list[Item]:
+        """The next messages for the agent, as many as it may have."""
+        chosen: list[Item] = []
+        most = 0 if self.ending else ACK_BATCH
+        while self._out < most and (level := self._next_level()) is not None:
+            item = self._waiting[level].popleft()
+            self._credits[level] -= 1
+            self._in_hand[item.id] = item
+            self._out += 1
+            chosen.append(item)
+        return chosen
+
+    def _next_level(self) -> int | None:
+        waiting = [level for level in LEVELS if self._waiting[level]]
+        if not waiting:
+            self._credits = list(_CREDITS)
+            return None
+        for level in waiting:
+            if self._credits[level]:
+                return level
+        self._credits = list(_CREDITS)
+        return waiting[0]
 
     def done(self, message_id: bytes, letter: Letter | None = None) -> bool:
         """A message was handled, or will not be, as `letter` says. False: it is not in hand."""
@@ -108,6 +149,9 @@ class Reading:
 
     def acknowledged(self, up_to: Cursors) -> None:
         """The server has taken that."""
+        self._out -= sum(
+            cursor.position - head for cursor, head in zip(up_to, self.ownership.heads, strict=True)
+        )
         a, b, c, d = (cursor.position for cursor in up_to)
         self.ownership = self.ownership.at((a, b, c, d))
         self._letters = [one for one in self._letters if one.position >= up_to[one.level].position]
@@ -118,6 +162,8 @@ class Reading:
         self.cursors = self.ownership.cursors
         self._ups = list(self.cursors)
         self._done = [{} for _ in LEVELS]
+        self._waiting = [deque() for _ in LEVELS]
+        self._out = len(self._in_hand)
         self._letters.clear()
         self.unseen = 1
         self.owes_a_fetch = True

@@ -27,6 +27,19 @@ producers = st.sampled_from(["p", "q"])
 levels = st.integers(0, 3)
 
 
+def shares(waiting: list[int], count: int) -> list[int]:
+    """How many of each level come: 8 to 4 to 2 to 1, and what one leaves the highest may have."""
+    parts = [
+        min(here, max(1, count * credit // 15))
+        for here, credit in zip(waiting, (8, 4, 2, 1), strict=True)
+    ]
+    for level, here in enumerate(waiting):
+        parts[level] += max(0, min(count - sum(parts), here - parts[level]))
+    for level, part in enumerate(parts):
+        parts[level] = max(0, min(part, count - sum(parts[:level])))
+    return parts
+
+
 class LogAgainstModel(RuleBasedStateMachine):
     """One agent, two producers, owners that come and go.
 
@@ -111,13 +124,17 @@ class LogAgainstModel(RuleBasedStateMachine):
     def fetch(self, count: int, lost: bool) -> None:
         assert self.owner is not None
         found = self.log.fetch(self.owner, self._as_cursors(), count=count)
-        expected = [
-            blob
-            for level in range(4)
-            for blob in self.accepted[level][self.cursors[level].position :]
+        waiting = [
+            len(blobs) - cursor.position
+            for blobs, cursor in zip(self.accepted, self.cursors, strict=True)
         ]
-        assert [item.blob for item in found.items] == expected[:count]
-        assert found.unseen == len(expected) - len(found.items)
+        assert [item.blob for item in found.items] == [
+            blob
+            for level, few in enumerate(shares(waiting, count))
+            for blob in self.accepted[level][self.cursors[level].position :][:few]
+        ]
+        assert len(found.items) == min(count, sum(waiting))
+        assert found.unseen == sum(waiting) - len(found.items)
         # An owner that got no answer knows that it has to ask again.
         self.owes_a_fetch = lost
         if not lost:

@@ -4,7 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actorbus.bus.transports.redis.log import Cursor, Item, Letter, Ownership
-from actorbus.bus.transports.redis.reading import Reading
+from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
+
+
+def fetch(inbox: Reading, items: list[Item], unseen: int = 0) -> list[Item]:
+    """What the agent gets of it."""
+    inbox.fetched(items, unseen)
+    return inbox.hand_out()
 
 
 def reading(depth: int = 10) -> Reading:
@@ -19,10 +25,10 @@ def item(position: int, level: int = 2, name: str | None = None) -> Item:
 def test_what_was_fetched_moves_the_cursor_of_its_level() -> None:
     inbox = reading()
 
-    assert inbox.fetched([item(0), item(1), item(0, level=0)], 7) == [
+    assert fetch(inbox, [item(0), item(1), item(0, level=0)], 7) == [
+        item(0, level=0),
         item(0),
         item(1),
-        item(0, level=0),
     ]
 
     assert [cursor.position for cursor in inbox.cursors] == [1, 0, 2, 0]
@@ -31,7 +37,7 @@ def test_what_was_fetched_moves_the_cursor_of_its_level() -> None:
 
 def test_a_level_is_done_up_to_the_first_message_that_is_not() -> None:
     inbox = reading()
-    inbox.fetched([item(0), item(1), item(2)], 0)
+    fetch(inbox, [item(0), item(1), item(2)], 0)
 
     inbox.done(item(2).id)
     inbox.done(item(0).id)
@@ -46,7 +52,7 @@ def test_a_level_is_done_up_to_the_first_message_that_is_not() -> None:
 
 def test_a_letter_goes_with_the_acknowledgement_of_its_message() -> None:
     inbox = reading()
-    inbox.fetched([item(0), item(1)], 0)
+    fetch(inbox, [item(0), item(1)], 0)
     letter = Letter(0, 0, "rejected", 1, "why")
 
     inbox.done(item(1).id, letter)
@@ -63,7 +69,7 @@ def test_a_letter_goes_with_the_acknowledgement_of_its_message() -> None:
 
 def test_a_message_is_done_once() -> None:
     inbox = reading()
-    inbox.fetched([item(0)], 0)
+    fetch(inbox, [item(0)], 0)
 
     assert inbox.done(item(0).id)
     assert not inbox.done(item(0).id)
@@ -72,11 +78,11 @@ def test_a_message_is_done_once() -> None:
 
 def test_after_a_reset_what_comes_again_is_left_out() -> None:
     inbox = reading()
-    inbox.fetched([item(0), item(1), item(2)], 0)
+    fetch(inbox, [item(0), item(1), item(2)], 0)
     inbox.done(item(0).id)
 
     inbox.reset((0, 0, 0, 0))
-    new = inbox.fetched([item(0), item(1), item(2, name="another")], 0)
+    new = fetch(inbox, [item(0), item(1), item(2, name="another")], 0)
 
     assert new == [item(2, name="another")]
     assert inbox.to_acknowledge()[0][2].position == 1
@@ -89,7 +95,7 @@ def test_in_whatever_order_messages_are_done_none_is_acknowledged_before_it_is(
     order: list[int], acknowledge: set[int]
 ) -> None:
     inbox = reading()
-    inbox.fetched([item(position) for position in range(12)], 0)
+    fetch(inbox, [item(position) for position in range(12)], 0)
     done: set[int] = set()
 
     for step, position in enumerate(order):
@@ -103,3 +109,34 @@ def test_in_whatever_order_messages_are_done_none_is_acknowledged_before_it_is(
 
     assert inbox.to_acknowledge()[0][2].position == 12
     assert inbox.in_hand == 0
+
+
+def test_no_more_is_handed_out_than_may_run_twice() -> None:
+    inbox = reading()
+
+    first = fetch(inbox, [item(position) for position in range(40)])
+    for one in first[:5]:
+        inbox.done(one.id)
+    before = inbox.hand_out()
+    inbox.acknowledged(inbox.to_acknowledge()[0])
+    then = inbox.hand_out()
+
+    assert [one.position for one in first] == list(range(ACK_BATCH))
+    assert before == []
+    assert [one.position for one in then] == list(range(ACK_BATCH, ACK_BATCH + 5))
+
+
+def test_levels_take_turns_so_that_none_starves() -> None:
+    inbox = reading()
+
+    handed = fetch(inbox, [item(at, level) for level in range(4) for at in range(20)])
+
+    assert [one.level for one in handed] == [0] * 8 + [1] * 4 + [2] * 2 + [3] + [0]
+
+
+def test_an_agent_that_ends_gets_no_more() -> None:
+    inbox = reading()
+    inbox.ending = True
+
+    assert fetch(inbox, [item(0)]) == []
+    assert inbox.waiting == 1

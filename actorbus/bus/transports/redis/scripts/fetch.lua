@@ -29,13 +29,26 @@ for level = 0, 3 do
   cursors[level], tails[level] = cursor, tail
 end
 
+-- Each level gets its part of the count first, 8 to 4 to 2 to 1, so that none starves; what one
+-- leaves, the highest may have.
+local quota, spare = {}, left
+for level = 0, 3 do
+  quota[level] = math.min(tails[level] - cursors[level], math.max(1, math.floor(left * 2 ^ (3 - level) / 15)))
+  spare = spare - quota[level]
+end
+for level = 0, 3 do
+  local more = math.max(0, math.min(spare, tails[level] - cursors[level] - quota[level]))
+  quota[level], spare = quota[level] + more, spare - more
+end
+
 local found, unseen, seen, taken = {}, 0, {}, 0
 for level = 0, 3 do
   local head = tonumber(got[level + 2] or 0)
   local items, position = {}, cursors[level]
-  if left > 0 and position < tails[level] then
+  local most = math.min(left, quota[level])
+  if most > 0 then
     local from = position - head
-    local some = redis.call('LRANGE', tag .. ':i:' .. agent .. ':' .. level, from, from + left - 1)
+    local some = redis.call('LRANGE', tag .. ':i:' .. agent .. ':' .. level, from, from + most - 1)
     for _, item in ipairs(some) do
       if taken > 0 and #item > bytes then
         left = 0

@@ -1,0 +1,99 @@
+"""What the fault tests share: a proxy between clients and a server that fails as it is told."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+class Proxy:
+    """Forwards bytes. ``lose`` is the part of answers for which it cuts the connection instead,
+    after the command has run; ``deaf``: answers go nowhere, and the connection stays.
+    """
+
+    def __init__(self, path: Path, server: str, *, seed: int = 0) -> None:
+        self.url = f"unix://{path}"
+        self.lose = 0.0
+        self.deaf = False
+        self.lost = 0
+        self._server = server.removeprefix("unix://")
+        self._random = random.Random(seed)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen(64)
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break every connection there is."""
+        with self._lock:
+            found, self._open = self._open, set()
+        for one in found:
+            _close(one)
+
+    def close(self) -> None:
+        _close(self._listener)
+        self.cut()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.socket(socket.AF_UNIX)
+            try:
+                server.connect(self._server)
+            except OSError:
+                client.close()
+                continue
+            with self._lock:
+                self._open |= {client, server}
+            for source, target, answers in ((client, server, False), (server, client, True)):
+                threading.Thread(
+                    target=self._forward, args=(source, target, answers), daemon=True
+                ).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                if answers and self.deaf:
+                    continue
+                if answers and self._random.random() < self.lose:
+                    self.lost += 1
+                    break
+                target.sendall(data)
+        for one in (source, target):
+            with self._lock:
+                self._open.discard(one)
+            _close(one)
+
+
+def _close(one: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)
+    one.close()
+
+
+@pytest.fixture
+def make_proxy(tmp_path: Path) -> Iterator[Callable[[str], Proxy]]:
+    """Makes proxies to servers by their URLs, which are unix sockets."""
+    made: list[Proxy] = []
+
+    def make(url: str) -> Proxy:
+        made.append(Proxy(tmp_path / f"proxy-{len(made)}.sock", url))
+        return made[-1]
+
+    yield make
+    for proxy in made:
+        proxy.close()
