@@ -11,7 +11,6 @@ import queue
 import signal
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from actorbus.bus.transports.redis.consumer import Consumer
@@ -69,11 +68,7 @@ class Node:
     def leave(self, timeout: float) -> None:
         """Give every agent up, so that others begin after what was done here."""
         self.leaving = True
-        give_up = time.monotonic() + timeout
-        for name in list(self.agents):
-            ownership = self.consumer.give_up(name, give_up - time.monotonic())
-            if ownership is not None:
-                self.log.release(ownership)
+        self.log.release_many(self.consumer.give_up(list(self.agents), timeout))
         self.consumer.close(5.0)
         self.keeper.close()
 

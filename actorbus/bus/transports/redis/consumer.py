@@ -23,7 +23,7 @@ from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 from actorbus.errors import TransportUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from actorbus.bus.transports.redis.log import InboxLog, Item, Letter, Ownership
     from actorbus.redis_client import RedisServer
@@ -124,25 +124,26 @@ class Consumer:
                 self._changed.notify_all()
             return True
 
-    def give_up(self, agent: str, timeout: float) -> Ownership | None:
-        """Read no more for an agent, once what it has in hand is done and acknowledged.
+    def give_up(self, agents: Iterable[str], timeout: float) -> list[Ownership]:
+        """Read no more for some agents; those that are done with all they had in hand.
 
-        It gets no more from now on. None if that took longer than `timeout` seconds, or the
-        agent is another node's: what it did last may run again there.
+        They get no more from now on. Left out are those that took longer than `timeout`
+        seconds, and those that are another node's by now: what they did last may run again there.
         """
-        give_up = time.monotonic() + timeout
+        names = list(agents)
         with self._changed:
-            if agent in self._readings:
-                self._readings[agent][0].ending = True
-                self._owing[agent] = 0.0
+            for agent in names:
+                if agent in self._readings:
+                    self._readings[agent][0].ending = True
+                    self._owing[agent] = 0.0
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._busy(agent), give_up - time.monotonic())
-            found = self._readings.get(agent)
-            if found is None or self._busy(agent):
-                return None
-            del self._readings[agent]
-            self._hungry.pop(agent, None)
-            return found[0].ownership
+            self._changed.wait_for(lambda: not any(map(self._busy, names)), timeout)
+            given: list[Ownership] = []
+            for agent in names:
+                if agent in self._readings and not self._busy(agent):
+                    given.append(self._readings[agent][0].ownership)
+                    self._forget(agent)
+            return given
 
     def close(self, timeout: float) -> None:
         """Acknowledge what is done, for at most `timeout` seconds, and end."""
@@ -309,7 +310,7 @@ class Consumer:
             recipient.take(items, int(time.monotonic() * 1_000) + self._server_ahead)
 
     def _forget(self, agent: str) -> None:
-        del self._readings[agent]
+        self._readings.pop(agent, None)
         self._hungry.pop(agent, None)
         self._owing.pop(agent, None)
 

@@ -79,8 +79,6 @@ class Keeper:
         """Become the owner of those that are wanted here and nobody's; how many that were."""
         claimed = 0
         for agent in agents:
-            if claimed >= _CLAIMS_A_ROUND:
-                break
             if not self._wants(agent):
                 continue
             try:
@@ -99,7 +97,7 @@ class Keeper:
             self._thread.join(10.0)
         if leave:
             try:
-                self._log.leave(self._node)
+                self._log.leave(self._node, ttl=self._ttl)
             except TransportUnavailable as error:
                 self._failed(error)
 
@@ -126,16 +124,16 @@ class Keeper:
         dead = self._log.beat(self._node, ttl=self._ttl)
         self._beaten = time.monotonic()
         for node in dead:
-            self.claim(self._shuffled(self._log.owned(node)))
+            self.claim(self._some(self._log.owned(node)))
 
     def _tick(self) -> float:
         """Put what is due into its inbox, and see who was given up; seconds until the next."""
         _, wait = self._log.tick()
-        self.claim(self._shuffled(self._log.ready(None)))
+        self.claim(self._some(self._log.ready(None)))
         pause = _TICK * random.uniform(0.8, 1.0)
         return pause if wait is None else min(pause, wait)
 
-    def _shuffled(self, agents: list[str]) -> list[str]:
-        """In another order on every node, so that they share instead of racing for each."""
+    def _some(self, agents: list[str]) -> list[str]:
+        """Some of them, others on every node: they share instead of racing for each."""
         random.shuffle(agents)
-        return agents
+        return agents[:_CLAIMS_A_ROUND]

@@ -275,6 +275,18 @@ class InboxLog:
         """
         self._give(ownership, "release")
 
+    def release_many(self, ownerships: Sequence[Ownership]) -> list[Fenced | None]:
+        """``release`` for many agents in few round trips; what one would raise is in its place."""
+        released: list[Fenced | None] = []
+        for start in range(0, len(ownerships), MOST_AT_ONCE):
+            some = ownerships[start : start + MOST_AT_ONCE]
+            calls = [(self.tag(one.agent), *_giving(one, "release")) for one in some]
+            released += [
+                Fenced(one.agent) if told[0] == b"FENCED" else None
+                for one, told in zip(some, self._run_all(self._own, calls), strict=True)
+            ]
+        return released
+
     def hand_off(self, ownership: Ownership, node: str) -> Ownership:
         """Give the agent to another node, with a token of its own.
 
@@ -362,10 +374,10 @@ class InboxLog:
                 dead[decoded(one)] = None
         return list(dead)
 
-    def leave(self, node: str) -> None:
-        """The node has given up its agents and goes."""
+    def leave(self, node: str, *, ttl: float) -> None:
+        """The node goes. Agents that it still owns are a dead node's from now on."""
         for tag in self.tags:
-            self._run(self._beat, tag, encoded(node), 0, 1)
+            self._run(self._beat, tag, encoded(node), int(ttl * 1_000), 1)
 
     def tick(self, *, most: int = 200) -> tuple[int, float | None]:
         """Put what is due into the inboxes: how many, and seconds until more is (None: never)."""
@@ -426,15 +438,8 @@ class InboxLog:
         return found
 
     def _give(self, ownership: Ownership, what: str, *more: Any) -> Any:
-        told = self._run(
-            self._own,
-            self.tag(ownership.agent),
-            what,
-            encoded(ownership.agent),
-            encoded(ownership.node),
-            ownership.token,
-            *more,
-        )
+        tag = self.tag(ownership.agent)
+        told = self._run(self._own, tag, *_giving(ownership, what), *more)
         if told[0] == b"FENCED":
             raise Fenced(ownership.agent)
         return told
@@ -475,6 +480,10 @@ def _words(message: Outgoing) -> tuple[Any, ...]:
         message.id,
         message.blob,
     )
+
+
+def _giving(ownership: Ownership, what: str) -> tuple[str, str, str, str]:
+    return what, encoded(ownership.agent), encoded(ownership.node), ownership.token
 
 
 def _sent(word: bytes) -> Sent:

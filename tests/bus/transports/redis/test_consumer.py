@@ -169,12 +169,28 @@ def test_an_agent_that_is_given_up_repeats_nothing_elsewhere(
     way.send("a", *map(str, range(100)))
     assert first.has(100)
 
-    ownership = consumer.give_up("a", DEADLINE)
+    (ownership,) = consumer.give_up(["a", "nobody"], DEADLINE)
 
-    assert ownership is not None
     log.hand_off(ownership, "n2")
     assert log.depth("a") == 0
     assert not consumer.done("a", b"whatever")
+
+
+def test_an_agent_that_is_busy_is_given_up_once_it_is_done_with_what_it_has(
+    log: InboxLog, consumer: Consumer, way: Way
+) -> None:
+    agent = own(log, consumer, waits=True)
+    way.send("a", *map(str, range(30)))
+    assert agent.has(16)
+
+    too_early = consumer.give_up(["a"], 0.0)
+    agent.handle()
+    (ownership,) = consumer.give_up(["a"], DEADLINE)
+
+    assert too_early == []
+    assert len(agent.found) == 16
+    assert log.depth("a") == 14
+    assert ownership.agent == "a"
 
 
 def test_what_was_not_handled_is_a_dead_letter(log: InboxLog, consumer: Consumer, way: Way) -> None:

@@ -344,6 +344,16 @@ class TestOwning:
         assert log.ready("n2") == ["counter"]
         assert blobs(log.fetch(second, second.cursors).items) == ["counter 2 1"]
 
+    def test_many_are_released_in_one_go(self, log: InboxLog) -> None:
+        mine = [log.acquire(name, "n1", ttl=TTL) for name in ("a", "b", "c")]
+        log.hand_off(mine[1], "n2")
+
+        released = log.release_many(mine)
+
+        assert [type(one) for one in released] == [type(None), Fenced, type(None)]
+        assert log.owned("n1") == []
+        assert log.owned("n2") == ["b"]
+
     def test_handed_off_it_is_the_others_at_once(self, log: InboxLog) -> None:
         first = log.acquire("counter", "n1", ttl=TTL)
         log.send("p", [message(1)])
@@ -452,9 +462,19 @@ class TestBeating:
     def test_who_leaves_is_gone(self, log: InboxLog, server: RedisServer) -> None:
         log.beat("n1", ttl=TTL)
 
-        log.leave("n1")
+        log.leave("n1", ttl=TTL)
 
         assert server.client.zrange(f"{log.tags[0]}:nodes", 0, -1) == []
+
+    def test_who_leaves_agents_behind_is_dead_at_once(self, log: InboxLog) -> None:
+        log.beat("n1", ttl=TTL)
+        log.beat("n2", ttl=TTL)
+        log.acquire("counter", "n1", ttl=TTL)
+
+        log.leave("n1", ttl=TTL)
+
+        assert log.beat("n2", ttl=TTL) == ["n1"]
+        assert log.acquire("counter", "n2", ttl=TTL).fresh
 
 
 class TestBells:

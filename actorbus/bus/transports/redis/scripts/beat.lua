@@ -12,7 +12,12 @@ redis.call('DEL', tag .. ':none')  -- a first write that an exhausted memory all
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[3] == '1' then
-  redis.call('ZREM', tag .. ':nodes', node)
+  -- One that still owns agents stays, and dies in time: others look only at those that are dead.
+  if redis.call('SCARD', tag .. ':own:' .. node) == 0 then
+    redis.call('ZREM', tag .. ':nodes', node)
+  else
+    redis.call('ZADD', tag .. ':nodes', now - ttl - 1, node)
+  end
   return {string.format('%.0f', now)}
 end
 local before = tonumber(redis.call('GET', tag .. ':beat') or 0)
