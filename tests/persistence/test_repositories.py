@@ -231,7 +231,7 @@ def test_what_has_messages_is_not_deleted(history: Any, clock: Any) -> None:
     if "run-1" not in [one.name for one in runs.list(tenant, "default")]:
         runs.create(tenant, "default", "run-1")
 
-    deletions: list[tuple[Callable[[], None], str]] = [
+    deletions: list[tuple[Callable[[], object], str]] = [
         (lambda: Tenants(database, clock=clock).delete(tenant), "tenant 'default'"),
         (lambda: Projects(database, clock=clock).delete(tenant, "default"), "project 'default'"),
         (lambda: runs.delete(tenant, "default", "run-1"), "run 'run-1'"),
