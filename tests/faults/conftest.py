@@ -6,7 +6,7 @@ import contextlib
 import random
 import socket
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -97,3 +97,24 @@ def make_proxy(tmp_path: Path) -> Iterator[Callable[[str], Proxy]]:
     yield make
     for proxy in made:
         proxy.close()
+
+
+Result = tuple[str, int, int, int, int]
+"""A fault's name, how many messages ran, were lost, ran again, overtook others."""
+_RESULTS: pytest.StashKey[list[Result]] = pytest.StashKey()
+
+
+@pytest.fixture
+def results(request: pytest.FixtureRequest) -> list[Result]:
+    """What the table at the end of a run shows."""
+    return request.config.stash.setdefault(_RESULTS, [])
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    found = config.stash.get(_RESULTS, [])
+    if found:
+        terminalreporter.section("what the faults cost")
+        terminalreporter.line(f"{'fault':<78} {'ran':>8} {'lost':>5} {'again':>6} {'order':>6}")
+        for name, *figures in found:
+            ran, lost, again, order = figures
+            terminalreporter.line(f"{name:<78} {ran:>8,} {lost:>5,} {again:>6,} {order:>6,}")

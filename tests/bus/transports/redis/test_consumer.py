@@ -294,3 +294,30 @@ class TestServerAway:
         way.outbox.close(DEADLINE)
         consumer.close(DEADLINE)
         server.close()
+
+    def test_a_server_without_memory_makes_senders_wait_and_is_emptied_all_the_same(
+        self, start_redis: Callable[..., Any]
+    ) -> None:
+        process = start_redis(
+            "--maxmemory", "4mb", "--maxmemory-policy", "noeviction", "--save", ""
+        )  # fmt: skip
+        server = RedisServer(process.url)
+        log = InboxLog(server)
+        owner = log.acquire("a", "n1", ttl=10)
+        way = Way(log, limit=10_000)
+        way.send("a", *(f"{number} {'x' * 2_000}" for number in range(3_000)))
+        wait_until(lambda: way.outbox.problem is not None)
+        assert "maxmemory" in str(way.outbox.problem)
+
+        log.beat("n1", ttl=10)
+        consumer = Consumer(log, server, "n1")
+        consumer.start()
+        agent = Agent(consumer, "a")
+        consumer.read(owner, agent)
+
+        assert agent.has(3_000)
+        assert [text.split()[0] for text in agent.found] == [str(one) for one in range(3_000)]
+        assert way.outbox.flush(DEADLINE) == 0
+        way.outbox.close(DEADLINE)
+        consumer.close(DEADLINE)
+        server.close()

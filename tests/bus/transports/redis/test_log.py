@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -343,6 +345,30 @@ class TestOwning:
         assert log.ready(None) == []
         assert log.ready("n2") == ["counter"]
         assert blobs(log.fetch(second, second.cursors).items) == ["counter 2 1"]
+
+    def test_of_two_that_claim_one_agent_one_gets_it(self, log: InboxLog) -> None:
+        tokens: list[int] = []
+        for node in ("n1", "n2"):
+            log.beat(node, ttl=TTL)
+        barrier = threading.Barrier(2)
+
+        def claim(node: str, got: list[str]) -> None:
+            barrier.wait(TTL)
+            with contextlib.suppress(OwnedBy):
+                tokens.append(int(log.acquire("counter", node, ttl=TTL).token))
+                got.append(node)
+
+        for _ in range(50):
+            got: list[str] = []
+            threads = [threading.Thread(target=claim, args=(node, got)) for node in ("n1", "n2")]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(got) == 1
+            log.release(log.acquire("counter", got[0], ttl=TTL))
+
+        assert tokens == sorted(set(tokens))
 
     def test_many_are_released_in_one_go(self, log: InboxLog) -> None:
         mine = [log.acquire(name, "n1", ttl=TTL) for name in ("a", "b", "c")]
