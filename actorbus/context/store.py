@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, TypeAlias
 
-from actorbus.errors import AccessDenied
+from actorbus.errors import AccessDenied, InvalidOperation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -156,6 +156,26 @@ class Store(Protocol):
         Raises:
             AccessDenied: `principal` does not own the namespace.
         """
+
+
+def added(namespace: str, increment: Increment, present: Change | None) -> float:
+    """What an increment makes of the present version of its key.
+
+    Raises:
+        InvalidOperation: that is no number, or too large to be added to.
+    """
+    value: Any = 0 if present is None else present.value
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidOperation(
+            f"{namespace}:{increment.key} holds a {type(value).__name__},"
+            " and only an int or a float can be incremented"
+        )
+    try:
+        return value + increment.by
+    except OverflowError:
+        raise InvalidOperation(
+            f"{namespace}:{increment.key} is too large to add {increment.by} to it"
+        ) from None
 
 
 def owner_of(namespace: str) -> str | None:

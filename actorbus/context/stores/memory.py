@@ -12,7 +12,7 @@ import math
 import threading
 from collections import deque
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Final, ParamSpec, TypeVar, assert_never
+from typing import TYPE_CHECKING, ClassVar, Final, ParamSpec, TypeVar, assert_never
 
 from actorbus.context.store import (
     ABSENT,
@@ -22,10 +22,11 @@ from actorbus.context.store import (
     Increment,
     Listening,
     Set,
+    added,
     check_access,
     check_owner,
 )
-from actorbus.errors import InvalidOperation, VersionConflict
+from actorbus.errors import VersionConflict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -259,28 +260,14 @@ class _Space:
             case Set():
                 return Change(key, operation.value, self._next_version(key), author, now)
             case Increment():
-                return Change(key, self._sum(operation), self._next_version(key), author, now)
+                value = added(self._name, operation, self.present(key))
+                return Change(key, value, self._next_version(key), author, now)
             case Delete():
                 if self.present(key) is None:
                     return None
                 return Change(key, None, self._next_version(key), author, now, deleted=True)
             case _:
                 assert_never(operation)
-
-    def _sum(self, increment: Increment) -> float:
-        present = self.present(increment.key)
-        value: Any = 0 if present is None else present.value
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise InvalidOperation(
-                f"{self._name}:{increment.key} holds a {type(value).__name__},"
-                " and only an int or a float can be incremented"
-            )
-        try:
-            return value + increment.by
-        except OverflowError:
-            raise InvalidOperation(
-                f"{self._name}:{increment.key} is too large to add {increment.by} to it"
-            ) from None
 
     def _next_version(self, key: str) -> int:
         versions = self._keys.get(key)
