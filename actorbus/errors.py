@@ -36,7 +36,8 @@
     │   ├── VersionConflict      somebody else wrote first
     │   ├── VersionNotKept       a version too old, or one that never was
     │   ├── InvalidOperation     a read or write that cannot be meant
-    │   └── AccessDenied         a private namespace of somebody else
+    │   ├── AccessDenied         a private namespace of somebody else
+    │   └── StaleOwner           another node owns the agent now
     ├── PersistenceError         message history
     │   ├── AuditUnavailable     the history database cannot be used
     │   ├── InvalidQuery         a question to history that cannot be meant
@@ -366,6 +367,17 @@ class AccessDenied(ContextError):
         self.namespace = namespace
         self.principal = principal
         self.right = right
+
+
+class StaleOwner(ContextError):
+    """Another node owns the agent now: what this one writes for it does not count."""
+
+    def __init__(self, agent: str) -> None:
+        super().__init__(
+            f"this node does not own agent {agent!r} any more; its owner writes what is private"
+            " to it"
+        )
+        self.agent = agent
 
 
 class PersistenceError(ActorbusError):
