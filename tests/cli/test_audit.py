@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import threading
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from actorbus.cli.audit import app
+from actorbus.cli.audit.list import listed
 from actorbus.message import (
     IdSource,
     Message,
@@ -95,6 +98,21 @@ def test_a_list_shows_whole_ids_when_piped(ids: list[str]) -> None:
     assert [line.split()[0] for line in lines[1:]] == ids[::-1]
     assert "librarian-of-alexandria" in result.stdout
     assert "dead: handler-error" in result.stdout
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_a_list_on_a_terminal_of_any_width_cuts_nothing_off(ids: list[str], width: int) -> None:
+    views = Audit("sqlite:///history.db").messages()
+    page = StringIO()
+
+    Console(width=width, file=page).print(listed(views, wide=width >= 120))
+
+    shown = page.getvalue()
+    assert all(whole in shown for whole in ids)
+    assert "22:13:21" in shown
+    assert "librarian-of-alexandria" in shown
+    assert "handler-error" in shown
+    assert "…" not in shown
 
 
 def test_a_list_takes_filters_and_names_the_next_page(ids: list[str]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from rich.text import Text
 
 from actorbus.cli.audit.command import command
 from actorbus.cli.audit.common import (
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
     from actorbus.persistence.audit import MessageView
 
+_WIDE: Final = 120
+"""Columns of a terminal from which on everything about a message fits in one line."""
+
 
 @command
 def list_messages(
@@ -45,25 +49,33 @@ def list_messages(
     if as_json:
         print_json([plain(view) for view in found])
         return
-    console().print(_listed(found))
+    page = console()
+    page.print(listed(found, wide=page.width >= _WIDE))
     if len(found) == limit:
         console(stderr=True).print(f"More: --before {format_id(found[-1].id)}", style="dim")
 
 
-def _listed(views: Iterable[MessageView]) -> Table:
+def listed(views: Iterable[MessageView], *, wide: bool) -> Table:
+    """A row a message; on a narrow terminal one of several lines, with nothing cut off."""
     listed = table()
     listed.add_column("id", no_wrap=True, min_width=36)
-    listed.add_column("sent (UTC)", no_wrap=True)
-    for name in ("from", "to", "type"):
-        listed.add_column(name, overflow="ellipsis", no_wrap=True)
-    listed.add_column("status", min_width=8, overflow="fold")
+    listed.add_column("sent (UTC)", no_wrap=True, min_width=10)
+    if wide:
+        for name in ("from", "to", "type"):
+            listed.add_column(name, overflow="ellipsis", no_wrap=True)
+        listed.add_column("status", min_width=8, overflow="fold")
+    else:
+        listed.add_column("message", overflow="fold")
     for view in views:
+        sender, recipient = inert(view.sender or "(outside)"), inert(addressed(view))
+        cells = [sender, recipient, inert(view.type), standing(view)]
         listed.add_row(
             format_id(view.id),
             view.created_at.strftime("%H:%M:%S"),
-            inert(view.sender or "-"),
-            inert(addressed(view)),
-            inert(view.type),
-            standing(view),
+            *(cells if wide else [_in_lines(*cells)]),
         )
     return listed
+
+
+def _in_lines(sender: Text, recipient: Text, kind: Text, status: Text) -> Text:
+    return Text.assemble(sender, " ──> ", recipient, "\n", kind, ", ", status)

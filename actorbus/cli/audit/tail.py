@@ -54,7 +54,7 @@ def _show(views: Iterable[MessageView], as_json: bool) -> None:
         if as_json:
             sys.stdout.write(json.dumps(plain(view)) + "\n")
         else:
-            page.print(_line(view), no_wrap=True, overflow="ellipsis")
+            page.print(_line(view), soft_wrap=True)
         sys.stdout.flush()
 
 
