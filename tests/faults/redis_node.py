@@ -63,6 +63,8 @@ class Node:
             if not agent.mine:
                 continue
             os.write(self._ledger, f"{agent.name} {item.blob.decode()}\n".encode())
+            if item.blob.startswith(b"poison"):
+                os.kill(os.getpid(), signal.SIGKILL)
             self.consumer.done(agent.name, item.id)
 
     def leave(self, timeout: float) -> None:

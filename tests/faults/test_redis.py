@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actorbus.bus.transports.redis.log import InboxLog
+from actorbus.bus.transports.redis.log import InboxLog, Outgoing
 from actorbus.bus.transports.redis.reading import ACK_BATCH
 from actorbus.redis_client import RedisServer
 
@@ -242,6 +242,27 @@ def test_12_answers_that_are_lost_after_the_command_ran_double_nothing(
     deployment.finish()
     check_ledger(deployment, repeats_an_agent=0)
     assert proxy.lost > 5
+
+
+def test_18_a_message_that_kills_its_node_is_given_up_after_the_third(
+    deployment: Deployment,
+) -> None:
+    deployment.node("n0", AGENTS)
+    for number in range(1, 4):
+        deployment.node(f"n{number}", [])
+    deployment.send()
+    deployment.has_run(MESSAGES // 5)
+
+    deployment.log.send("x", [Outgoing(AGENTS[0], 1, 2, b"poison".ljust(16), b"poison x 0")])
+
+    deployment.finish()
+    ran = deployment.ran.read_text().splitlines()
+    assert ran.count(f"{AGENTS[0]} poison x 0") == 3
+    assert sum(node.poll() is not None for node in deployment.nodes.values()) == 3
+    (letter,) = deployment.log.letters()
+    assert (letter["reason"], letter["blob"]) == ("crashed-owner", b"poison x 0")
+    deployment.ran.write_text("".join(f"{one}\n" for one in ran if "poison" not in one))
+    check_ledger(deployment, repeats_an_agent=3 * ACK_BATCH)
 
 
 def test_13_bells_that_nobody_hears_lose_nothing(deployment: Deployment) -> None:

@@ -17,20 +17,24 @@ import random
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from uuid import uuid4
 
-from actorbus.bus.transports.redis.log import Fenced, Reset
+from actorbus.bus.transports.redis.log import Fenced, Letter, Reset
 from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 from actorbus.errors import TransportUnavailable
+from actorbus.message import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from actorbus.bus.transports.redis.log import InboxLog, Item, Letter, Ownership
+    from actorbus.bus.transports.redis.log import InboxLog, Item, Ownership
     from actorbus.redis_client import RedisServer
 
 _ENOUGH: Final = ACK_BATCH // 2
 """Done messages of an agent that are acknowledged at once: it has the other half meanwhile."""
 _ACK_AFTER: Final = 0.02
+_DEADLY: Final = 3
+"""Owners that die of a message before it is given up."""
 _SWEEP: Final = 1.0
 _WINDOW: Final = 64
 _AT_ONCE: Final = 64
@@ -87,6 +91,8 @@ class Consumer:
         self._owing: dict[str, float] = {}
         """Agents with something to acknowledge, and since when."""
         self._rung = True
+        self._repeats: Reading | None = None
+        """Whose suspect is tried again, alone in this node."""
         self._server_ahead = 0
         """The server's time less ours, in milliseconds, as of the last fetch."""
         self._closing = False
@@ -181,6 +187,7 @@ class Consumer:
                     swept = time.monotonic() - random.uniform(0, self._sweep_every / 10)
                 self._acknowledge()
                 self._fetch()
+                self._try_suspects()
                 pause = 0.0
             except TransportUnavailable as error:
                 self._rung = True
@@ -239,7 +246,7 @@ class Consumer:
         self, agent: str, reading: Reading, recipient: Recipient, cursors: Any, found: Any
     ) -> None:
         with self._changed:
-            if self._readings.get(agent, (None,))[0] is not reading:
+            if not self._is_read(reading):
                 return
             if isinstance(found, Fenced):
                 self._forget(agent)
@@ -260,6 +267,44 @@ class Consumer:
         elif new:
             self._server_ahead = found.now - int(time.monotonic() * 1_000)
             self._hand(recipient, new)
+
+    def _try_suspects(self) -> None:
+        """Begin what a former owner may have died of, or give it up after the third time.
+
+        What was tried before is tried alone in this node: if it dies again, nothing else is
+        blamed for it.
+        """
+        with self._changed:
+            found = [(one, to) for one, to in self._readings.values() if one.suspect is not None]
+        for reading, recipient in found:
+            item, word = reading.suspect, uuid4().hex
+            if item is None or (reading.is_repeated and not self._may_repeat(reading)):
+                continue
+            try:
+                tries = self._log.try_again(reading.ownership, item, word)
+            except Fenced:
+                tries = 0  # whoever acknowledges for it hears the same, and is told
+            with self._changed:
+                admitted = reading.admit() if tries else None
+            if admitted is None:
+                continue
+            if tries < _DEADLY:
+                self._hand(recipient, [admitted])
+            else:
+                why = f"its owner died {tries} times while it had this in hand"
+                letter = Letter(item.level, item.position, Reason.CRASHED_OWNER, tries, why)
+                self.done(reading.ownership.agent, admitted.id, letter)
+
+    def _may_repeat(self, reading: Reading) -> bool:
+        now = self._repeats
+        if now is not None and now.tries and self._is_read(now):
+            return False
+        self._repeats = reading
+        return True
+
+    def _is_read(self, reading: Reading) -> bool:
+        found = self._readings.get(reading.ownership.agent)
+        return found is not None and found[0] is reading
 
     def _acknowledge(self) -> None:
         now = time.monotonic()
@@ -282,7 +327,7 @@ class Consumer:
         lost, more = [], []
         with self._changed:
             for (agent, reading, recipient, up_to, _), answer in zip(due, answers, strict=True):
-                if self._readings.get(agent, (None,))[0] is not reading:
+                if not self._is_read(reading):
                     continue
                 if isinstance(answer, Fenced):
                     self._forget(agent)

@@ -130,6 +130,8 @@ class Ownership:
     """Up to where an owner before has read; beyond its heads that may have been handled."""
     fresh: bool
     """Whether it was another's, or nobody's, before this call."""
+    tried: tuple[int, int] | None = None
+    """Level and position of the message that an owner before began as suspect, and died."""
 
     @property
     def cursors(self) -> Cursors:
@@ -199,6 +201,7 @@ class InboxLog:
         self._beat = _script("beat")
         self._tick = _script("tick")
         self._drop = _script("drop")
+        self._try = _script("try")
 
     def tag(self, agent: str) -> str:
         """The partition of an agent."""
@@ -349,6 +352,26 @@ class InboxLog:
             for (ownership, _, _), told in zip(done, self._run_all(self._ack, calls), strict=True)
         ]
 
+    def try_again(self, ownership: Ownership, item: Item, word: str) -> int:
+        """Count that a message is begun that a former owner may have died of; how many tries.
+
+        `word` names the try: the same once more is not counted.
+
+        Raises:
+            Fenced: the agent is not ours any more.
+        """
+        told = self._run(
+            self._try,
+            self.tag(ownership.agent),
+            encoded(ownership.agent),
+            ownership.token,
+            item.level,
+            item.position,
+            word,
+        )
+        _check_owner(ownership, told)
+        return int(told[1])
+
     def drop(self, ownership: Ownership, reason: str) -> None:
         """The agent ends for good: what waits for it becomes dead letters, its inbox goes.
 
@@ -454,6 +477,7 @@ class InboxLog:
             heads=(a, b, c, d),
             delivered=(e, f, g, h),
             fresh=bool(told[11]),
+            tried=_tried(told[12]),
         )
 
     def _fetching(
@@ -467,6 +491,13 @@ class InboxLog:
             size,
             *(part for cursor in cursors for part in cursor),
         )
+
+
+def _tried(word: bytes) -> tuple[int, int] | None:
+    if not word:
+        return None
+    level, position, _, _ = word.split(b" ")
+    return int(level), int(position)
 
 
 def _words(message: Outgoing) -> tuple[Any, ...]:

@@ -4,7 +4,8 @@ Messages are *fetched*, wait here, lie *in hand* while their agent handles them,
 in any order; acknowledged is a level up to the first that is not done. No more than
 ``ACK_BATCH`` are handed out beyond what is acknowledged, so no more can run twice. Levels take
 turns as in a mailbox: each has 8, 4, 2, 1 credits, and the highest that waits and has one goes
-next. After a ``Reset`` (the server
+next. What a former owner may have died of is handed out alone, and each try is counted on the
+server first. After a ``Reset`` (the server
 lost its tail) the same messages may come again: those in hand or done of late are known by
 their ids, and left out.
 """
@@ -32,6 +33,7 @@ class Reading:
     """One inbox, read by its owner. Not for several threads at once."""
 
     __slots__ = (
+        "_alone",
         "_credits",
         "_done",
         "_done_ids",
@@ -39,12 +41,14 @@ class Reading:
         "_known",
         "_letters",
         "_out",
+        "_suspects",
         "_ups",
         "_waiting",
         "cursors",
         "ending",
         "owes_a_fetch",
         "ownership",
+        "suspect",
         "unseen",
     )
 
@@ -63,6 +67,11 @@ class Reading:
         self._done: list[dict[int, Item]] = [{} for _ in LEVELS]
         self._waiting: list[deque[Item]] = [deque() for _ in LEVELS]
         self._credits = list(_CREDITS)
+        self._suspects = ownership.delivered
+        self._alone = False
+        """Whether one that is suspect is in hand."""
+        self.suspect: Item | None = None
+        """What may be handed out, alone, once a try of it is counted: ``admit`` it."""
         self._in_hand: dict[bytes, Item] = {}
         self._out = 0
         """Messages handed out and not acknowledged."""
@@ -101,13 +110,41 @@ class Reading:
         """The next messages for the agent, as many as it may have."""
         chosen: list[Item] = []
         most = 0 if self.ending else ACK_BATCH
-        while self._out < most and (level := self._next_level()) is not None:
-            item = self._waiting[level].popleft()
-            self._credits[level] -= 1
-            self._in_hand[item.id] = item
-            self._out += 1
-            chosen.append(item)
+        self._alone = self._alone and self._out > 0
+        while not self._alone and self._out < most and (level := self._next_level()) is not None:
+            item = self._waiting[level][0]
+            if item.position < self._suspects[level]:
+                if not self._out:
+                    self.suspect = item
+                break
+            chosen.append(self._next_of(level))
         return chosen
+
+    def admit(self) -> Item | None:
+        """Hand out the suspect, alone; None if there is none any more."""
+        item, self.suspect = self.suspect, None
+        if item is None or not self._waiting[item.level] or self._waiting[item.level][0] != item:
+            return None
+        self._alone = True
+        return self._next_of(item.level)
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether an owner before died while it tried the suspect."""
+        one = self.suspect
+        return one is not None and self.ownership.tried == (one.level, one.position)
+
+    @property
+    def tries(self) -> bool:
+        """Whether a suspect is in hand."""
+        return self._alone and bool(self._in_hand)
+
+    def _next_of(self, level: int) -> Item:
+        item = self._waiting[level].popleft()
+        self._credits[level] -= 1
+        self._in_hand[item.id] = item
+        self._out += 1
+        return item
 
     def _next_level(self) -> int | None:
         waiting = [level for level in LEVELS if self._waiting[level]]

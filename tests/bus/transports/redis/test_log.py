@@ -288,6 +288,31 @@ class TestAcknowledging:
         assert freed[1] == 1
 
 
+class TestTrying:
+    def test_each_try_of_a_message_is_counted_once(self, log: InboxLog) -> None:
+        first = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1), message(2)])
+        one, two = log.fetch(first, START).items
+
+        tries = [log.try_again(first, one, word) for word in ("a", "a", "b")]
+        second = log.acquire("counter", "n2", ttl=TTL)
+
+        assert tries == [1, 1, 2]
+        assert log.try_again(second, one, "c") == 3
+        assert log.try_again(second, two, "d") == 1
+        with pytest.raises(Fenced):
+            log.try_again(first, one, "e")
+
+    def test_what_was_given_up_in_good_order_is_not_suspect(self, log: InboxLog) -> None:
+        first = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+        log.fetch(first, START)
+
+        log.release(first)
+
+        assert log.acquire("counter", "n2", ttl=TTL).delivered == (0, 0, 0, 0)
+
+
 class TestOwning:
     def test_a_live_node_keeps_what_it_owns(self, log: InboxLog) -> None:
         log.beat("n1", ttl=TTL)

@@ -134,6 +134,24 @@ def test_levels_take_turns_so_that_none_starves() -> None:
     assert [one.level for one in handed] == [0] * 8 + [1] * 4 + [2] * 2 + [3] + [0]
 
 
+def test_what_a_former_owner_may_have_died_of_is_handed_out_alone() -> None:
+    inbox = Reading(Ownership("a", "n", "1", 10, (0, 0, 0, 0), (0, 0, 2, 0), True))
+
+    handed = [fetch(inbox, [item(0), item(1), item(2), item(3)])]
+    for _ in range(2):
+        first = inbox.admit()
+        assert first is not None
+        handed.append([first, *inbox.hand_out()])
+        inbox.done(first.id)
+        handed.append(inbox.hand_out())
+        inbox.acknowledged(inbox.to_acknowledge()[0])
+        handed.append(inbox.hand_out())
+
+    assert [[one.position for one in some] for some in handed] == [[], [0], [], [], [1], [], [2, 3]]
+    assert inbox.suspect is None
+    assert inbox.admit() is None
+
+
 def test_an_agent_that_ends_gets_no_more() -> None:
     inbox = reading()
     inbox.ending = True

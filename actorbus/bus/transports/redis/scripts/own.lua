@@ -5,7 +5,7 @@
 --          acquire: ttl of nodes in ms, capacity, bytes, 1 to take it from a live owner's dead self
 --          release: token
 --          handoff: token, the node that gets it
--- Returns  {'OK', token, depth, h0..h3, hw0..hw3, fresh} | {'OWNED', node} | {'FENCED', token}
+-- Returns  {'OK', token, depth, h0..h3, hw0..hw3, fresh, last try} | {'OWNED', node} | {'FENCED', token}
 --
 -- A token is newer than any before it, also after the server lost its tail: the greater of the
 -- old one plus 1 and the server's microseconds. Owning it already gives the same token again.
@@ -18,10 +18,11 @@ local time = redis.call('TIME')
 local micros = time[1] * 1000000 + time[2]
 
 local function answer(token, fresh)
-  local heads = redis.call('HMGET', meta, 'h0', 'h1', 'h2', 'h3', 'hw0', 'hw1', 'hw2', 'hw3')
+  local heads = redis.call('HMGET', meta, 'h0', 'h1', 'h2', 'h3', 'hw0', 'hw1', 'hw2', 'hw3', 'att')
   local all = {'OK', token, got[3] or '0'}
   for at = 1, 8 do all[#all + 1] = heads[at] or '0' end
   all[#all + 1] = fresh
+  all[#all + 1] = heads[9] or ''
   return all
 end
 
@@ -50,5 +51,8 @@ if what == 'acquire' then
   return answer(move(node), 1)
 end
 if old ~= ARGV[4] then return {'FENCED', old} end
+-- Given up in good order: nobody died of what was read ahead.
+local heads = redis.call('HMGET', meta, 'h0', 'h1', 'h2', 'h3')
+redis.call('HSET', meta, 'hw0', heads[1] or 0, 'hw1', heads[2] or 0, 'hw2', heads[3] or 0, 'hw3', heads[4] or 0)
 if what == 'release' then return answer(move(''), 0) end
 return answer(move(ARGV[5]), 0)
