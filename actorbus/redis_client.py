@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from functools import lru_cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
@@ -208,6 +209,7 @@ def _pipelined(
     return pipeline.execute(raise_on_error=False)
 
 
+@lru_cache(maxsize=65_536)
 def encoded(name: str) -> str:
     """A name as part of a key: only ``[A-Za-z0-9._~-]``, so none can choose its slot."""
     return quote(name, safe="")

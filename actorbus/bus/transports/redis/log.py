@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
@@ -36,8 +38,9 @@ if TYPE_CHECKING:
 
 LEVELS: Final = range(4)
 ID_SIZE: Final = 16
-_HEAD: Final = ID_SIZE + 13 + 1
-"""Id, expiry in server milliseconds, and a flag, before a message's bytes."""
+_EXPIRY: Final = 13
+_HEAD: Final = _EXPIRY + 1
+"""Expiry in server milliseconds and a flag, before a message's id and bytes."""
 MOST_AT_ONCE: Final = 1_000
 """Messages in one script."""
 
@@ -242,7 +245,7 @@ class InboxLog:
                     self._capacity,
                     self._capacity_bytes,
                     int(create),
-                    *(word for at in some for word in _words(messages[at])),
+                    *_grouped([messages[at] for at in some]),
                 )
                 for at, word in zip(some, told, strict=True):
                     answers[at] = _sent(word)
@@ -500,17 +503,22 @@ def _tried(word: bytes) -> tuple[int, int] | None:
     return int(level), int(position)
 
 
-def _words(message: Outgoing) -> tuple[Any, ...]:
-    return (
-        encoded(message.agent),
-        message.sequence,
-        message.level,
-        0 if message.ttl is None else max(1, int(message.ttl * 1_000)),
-        0 if message.delay is None else int(message.delay * 1_000),
-        int(message.base),
-        message.id,
-        message.blob,
-    )
+def _grouped(messages: Sequence[Outgoing]) -> list[Any]:
+    """The arguments for messages: those to one agent that follow one another together."""
+    words: list[Any] = []
+    for agent, group in groupby(messages, attrgetter("agent")):
+        few = list(group)
+        words += (encoded(agent), len(few))
+        for _, sequence, level, message_id, blob, ttl, delay, base in few:
+            words += (
+                sequence,
+                level,
+                0 if ttl is None else max(1, int(ttl * 1_000)),
+                0 if delay is None else int(delay * 1_000),
+                1 if base else 0,
+                message_id + blob,
+            )
+    return words
 
 
 def _giving(ownership: Ownership, what: str) -> tuple[str, str, str, str]:
@@ -567,8 +575,8 @@ def _caught(read: Any, ownership: Ownership, told: Sequence[Any]) -> Any:
 
 
 def _item(level: int, position: int, item: bytes) -> Item:
-    expiry = int(item[ID_SIZE : _HEAD - 1])
-    return Item(level, position, item[:ID_SIZE], expiry, item[_HEAD:])
+    body = _HEAD + ID_SIZE
+    return Item(level, position, item[_HEAD:body], int(item[:_EXPIRY]), item[body:])
 
 
 def _letter(fields: dict[bytes, bytes]) -> dict[str, Any]:
@@ -579,6 +587,6 @@ def _letter(fields: dict[bytes, bytes]) -> dict[str, Any]:
         "reason": fields[b"reason"].decode(),
         "attempts": int(fields[b"attempts"]),
         "error": fields[b"error"].decode(errors="replace"),
-        "id": item[:ID_SIZE],
-        "blob": item[_HEAD:],
+        "id": item[_HEAD : _HEAD + ID_SIZE],
+        "blob": item[_HEAD + ID_SIZE :],
     }

@@ -225,7 +225,7 @@ class TestReading:
         seen = after(log.fetch(owner, START).items)
         inbox = f"{log.tag('counter')}:i:counter:{NORMAL}"
         server.client.rpop(inbox)
-        server.client.rpush(inbox, b"y" * 16 + b"0" * 14 + b"another one")
+        server.client.rpush(inbox, b"0" * 14 + b"y" * 16 + b"another one")
 
         with pytest.raises(Reset) as raised:
             log.fetch(owner, seen)

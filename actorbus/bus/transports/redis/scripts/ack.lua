@@ -22,7 +22,7 @@ for level = 0, 3 do
   counts[level] = count > 0 and count or 0
   if count > 0 then
     local item = redis.call('LINDEX', list, count - 1)
-    if not item or string.sub(item, 1, 16) ~= id then
+    if not item or string.sub(item, 15, 30) ~= id then
       return {'RESET', got[2] or '0', got[3] or '0', got[4] or '0', got[5] or '0'}
     end
   end

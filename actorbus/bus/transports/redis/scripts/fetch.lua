@@ -21,7 +21,7 @@ for level = 0, 3 do
   local same = cursor >= head and cursor <= tail
   if same and cursor > head and before ~= '' then
     local item = redis.call('LINDEX', list, cursor - head - 1)
-    same = item and string.sub(item, 1, 16) == before
+    same = item and string.sub(item, 15, 30) == before
   end
   if not same then
     return {'RESET', got[2] or '0', got[3] or '0', got[4] or '0', got[5] or '0'}

@@ -1,66 +1,81 @@
 -- SEND: put messages of one producer into the inboxes of agents of this partition.
 --
--- KEYS[1]  the partition's tag; every other key is it and a name (2.2 of the design)
--- ARGV     producer, capacity, bytes, 1 if unknown agents are made, then 8 for each message:
---          agent, sequence, level, ttl in ms (0: none), delay in ms (0: none), base, id, blob
+-- KEYS[1]  the partition's tag; every other key is it and a name
+-- ARGV     producer, capacity, bytes, 1 if unknown agents are made, then for each agent:
+--          its name, how many messages, and for each of those 6:
+--          sequence, level, ttl in ms (0: none), delay in ms (0: none), base, id and blob
 -- Returns  one word for each: OK, DUP, GAP <last>, FULL <depth>, NOAGENT
 --
 -- Sequences count per producer and agent. One that was taken is DUP, so a call may be
 -- repeated; one that is too high is GAP, so what failed before it cannot be overtaken. With
 -- base = 1 the sequence is the new beginning, whatever came before.
-local tag, producer = KEYS[1], ARGV[1]
+local tag, producer, create = KEYS[1], ARGV[1], ARGV[4] == '1'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answers, rung, due_sooner = {}, {}, false
 
-local function accept(meta, agent, got, level, ttl, id, blob)
-  local expiry = ttl > 0 and now + ttl or 0
-  local item = id .. string.format('%013.0f', expiry) .. '0' .. blob
-  redis.call('RPUSH', tag .. ':i:' .. agent .. ':' .. level, item)
-  local owner = got[3] or ''
-  if owner == '' then owner = '-' end
-  if redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1 then rung[owner] = true end
-  return #item
+local function hold(agent, level, ttl, delay, body)
+  local when, id = now + delay, string.sub(body, 1, 16)
+  local first = redis.call('ZRANGE', tag .. ':due', 0, 0, 'WITHSCORES')
+  if not first[2] or when < tonumber(first[2]) then due_sooner = true end
+  redis.call('ZADD', tag .. ':due', when, id)
+  redis.call('HSET', tag .. ':dueb', id, agent .. ' ' .. level .. ' ' .. ttl .. ' ' .. body)
 end
 
-for at = 5, #ARGV, 8 do
-  local agent, level = ARGV[at], ARGV[at + 2]
-  local sequence, ttl, delay = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
-  local base, id, blob = ARGV[at + 5] == '1', ARGV[at + 6], ARGV[at + 7]
+local function give(agent, from, count)
   local meta, field = tag .. ':a:' .. agent, 'p:' .. producer
   local got = redis.call('HMGET', meta, field, 'depth', 'node', 'bytes', 'cap', 'capb', 'v')
   local last = tonumber(string.match(got[1] or '', '^%d+') or 0)
   local depth, bytes = tonumber(got[2] or 0), tonumber(got[4] or 0)
   local cap, capb = tonumber(got[5] or ARGV[2]), tonumber(got[6] or ARGV[3])
-  local size = #id + 14 + #blob
-  if level == '0' then cap, capb = math.ceil(cap * 1.1), math.ceil(capb * 1.1) end
-  local answer
-  if not got[7] and ARGV[4] ~= '1' then
-    answer = 'NOAGENT'
-  elseif sequence <= last and not base then
-    answer = 'DUP'
-  elseif sequence > last + 1 and not base then
-    answer = 'GAP ' .. string.format('%.0f', last)
-  elseif delay == 0 and (depth >= cap or (bytes + size > capb and depth > 0)) then
-    answer = 'FULL ' .. string.format('%.0f', depth)
-    redis.call('HSET', meta, 'full', '1')
-  else
-    answer = 'OK'
-    local taken = string.format('%.0f %.0f', sequence, now)
-    if not got[7] then redis.call('HSET', meta, 'v', '1') end
-    if delay > 0 then
-      local when = now + delay
-      local first = redis.call('ZRANGE', tag .. ':due', 0, 0, 'WITHSCORES')
-      if not first[2] or when < tonumber(first[2]) then due_sooner = true end
-      redis.call('ZADD', tag .. ':due', when, id)
-      redis.call('HSET', tag .. ':dueb', id, agent .. ' ' .. level .. ' ' .. string.format('%.0f', ttl) .. ' ' .. blob)
-      redis.call('HSET', meta, field, taken)
+  local lists, taken, full = {}, 0, false
+  for at = from, from + (count - 1) * 6, 6 do
+    local sequence, level = tonumber(ARGV[at]), ARGV[at + 1]
+    local base, body = ARGV[at + 4] == '1', ARGV[at + 5]
+    local more = level == '0' and 1.1 or 1
+    local size = #body + 14
+    local answer = 'OK'
+    if not got[7] and not create then
+      answer = 'NOAGENT'
+    elseif sequence <= last and not base then
+      answer = 'DUP'
+    elseif sequence > last + 1 and not base then
+      answer = 'GAP ' .. string.format('%.0f', last)
+    elseif ARGV[at + 3] ~= '0' then
+      hold(agent, level, ARGV[at + 2], tonumber(ARGV[at + 3]), body)
+      last, taken = sequence, taken + 1
+    elseif depth >= math.ceil(cap * more) or (depth > 0 and bytes + size > math.ceil(capb * more)) then
+      answer = 'FULL ' .. string.format('%.0f', depth)
+      full = true
     else
-      size = accept(meta, agent, got, level, ttl, id, blob)
-      redis.call('HSET', meta, field, taken, 'depth', depth + 1, 'bytes', bytes + size)
+      local head = '00000000000000'
+      if ARGV[at + 2] ~= '0' then head = string.format('%013.0f0', now + tonumber(ARGV[at + 2])) end
+      local list = lists[level] or {}
+      list[#list + 1] = head .. body
+      lists[level] = list
+      last, depth, bytes, taken = sequence, depth + 1, bytes + size, taken + 1
     end
+    answers[#answers + 1] = answer
   end
-  answers[#answers + 1] = answer
+  if full then redis.call('HSET', meta, 'full', '1') end
+  if taken == 0 then return end
+  for level, list in pairs(lists) do
+    redis.call('RPUSH', tag .. ':i:' .. agent .. ':' .. level, unpack(list))
+  end
+  redis.call('HSET', meta, 'v', '1', 'depth', string.format('%.0f', depth), 'bytes', string.format('%.0f', bytes),
+    field, string.format('%.0f %.0f', last, now))
+  if next(lists) then
+    local owner = got[3] or ''
+    if owner == '' then owner = '-' end
+    if redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1 then rung[owner] = true end
+  end
+end
+
+local at = 5
+while at < #ARGV do
+  local count = tonumber(ARGV[at + 1])
+  give(ARGV[at], at + 2, count)
+  at = at + 2 + count * 6
 end
 for owner in pairs(rung) do redis.call('PUBLISH', tag .. ':bell:' .. owner, 'work') end
 if due_sooner then redis.call('PUBLISH', tag .. ':bell', 'due') end

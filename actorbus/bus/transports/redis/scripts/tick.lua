@@ -20,7 +20,7 @@ for _, id in ipairs(due) do
     local got = redis.call('HMGET', meta, 'node', 'depth', 'bytes', 'cap', 'capb')
     local depth, bytes = tonumber(got[2] or 0), tonumber(got[3] or 0)
     local expiry = tonumber(ttl) > 0 and now + tonumber(ttl) or 0
-    local item = id .. string.format('%013.0f', expiry) .. '0' .. blob
+    local item = string.format('%013.0f0', expiry) .. blob
     local room = depth < tonumber(got[4] or ARGV[2])
       and (depth == 0 or bytes + #item <= tonumber(got[5] or ARGV[3]))
     if room then
