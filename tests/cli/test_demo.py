@@ -159,7 +159,7 @@ def test_piped_tables_are_plain_and_fit(tree: Path) -> None:
 
     assert (result.returncode, result.stderr) == (0, "")
     assert "\x1b" not in result.stdout
-    assert f"Surveyed 21 files in {tree}" in result.stdout
+    assert re.match(rf"Surveyed 21 files in [0-9.]+ s, [0-9,]+ files/s: {tree}\n", result.stdout)
     tables, commands = result.stdout.split("\nNext\n")
     assert max(len(line) for line in tables.splitlines()[1:]) <= 80
     assert len(commands.splitlines()) == 6
@@ -211,6 +211,18 @@ def test_progress_is_live_on_a_terminal_and_leaves_stdout_alone(
     hidden, shown = "\x1b[?25l", "\x1b[?25h"
     assert terminal.seen.rindex(hidden) < terminal.seen.rindex(shown)
     assert json.loads(output)["interrupted"] is True
+
+
+def test_progress_leaves_room_for_the_echo_of_ctrl_c(slow_tree: Path) -> None:
+    terminal = Terminal("demo", str(slow_tree))
+
+    terminal.until_some_are_done()
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.end()
+
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.seen)
+    lines = [line for line in re.split(r"[\r\n]+", shown) if line.startswith("Surveying")]
+    assert {len(line) for line in lines} == {80 - len("^C^C")}
 
 
 def test_ctrl_c_overtakes_the_files_that_wait_and_shows_what_there_is(slow_tree: Path) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+
     from actorbus.node import Node
 
 
@@ -39,6 +41,22 @@ def look(node: Node) -> Standing:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _RoomForCtrlC:
+    """`line`, and room for two ^C behind it: on a full line their echo would wrap, and stay."""
+
+    line: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        room = max(1, options.max_width - len("^C^C"))
+        yield from console.render(self.line, options.update_width(room))
+
+
+class _Line(Progress):
+    def get_renderable(self) -> RenderableType:
+        return _RoomForCtrlC(super().get_renderable())
+
+
 class LiveProgress:
     """A line that moves, where stderr is a terminal that can do that; else nothing at all.
 
@@ -47,7 +65,7 @@ class LiveProgress:
 
     def __init__(self) -> None:
         screen = console(stderr=True)
-        self._progress = Progress(
+        self._progress = _Line(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} files"),

@@ -70,7 +70,7 @@ def _headline(report: Report) -> Text:
     line = Text(f"Surveyed {counted(done, 'file')}", style="bold")
     if done != report.found:
         line.append(f" of {report.found:,} found")
-    line.append(f" in {inert(report.root)}: {report.seconds:.1f} s, {report.rate:,.0f} files/s")
+    line.append(f" in {report.seconds:.1f} s, {report.rate:,.0f} files/s: {inert(report.root)}")
     if report.interrupted:
         line.append("\nInterrupted", style="bold yellow")
         line.append(
