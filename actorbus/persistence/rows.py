@@ -87,7 +87,7 @@ _TELL: Final = MessageKind.TELL.value
 _REQUEST: Final = MessageKind.REQUEST.value
 _DRIVERS_OWN: Final = frozenset({int, bytes, type(None), UUID, datetime})
 _MAX_NAME: Final = 512
-"""Longer names of types are cut: an index entry must fit a page."""
+"""Longer names of types and runs are cut: an index entry must fit a page."""
 
 Row: TypeAlias = "tuple[Any, ...]"
 """The values of a row's columns but for its place in the chain, as the driver takes them."""
@@ -262,7 +262,7 @@ class Rows:
             to_id(message.id),
             self._project,
             self._node,
-            message.run_id,
+            _cut(message.run_id),
             message.kind._value_,
             message.type[:_MAX_NAME],
             message.sender,
@@ -308,7 +308,7 @@ class Rows:
             own,
             self._project,
             self._node,
-            run_id,
+            None if run_id is None else _cut(run_id),
             _TELL if answer_to is None else _REQUEST,
             type_name(payload.__class__)[:_MAX_NAME],
             sender,
@@ -355,6 +355,11 @@ class Rows:
             None if started_at is None else self._instant(started_at),
             self._instant(ended_at),
         )
+
+
+def _cut(run: Any) -> Any:
+    """A run's name, which only the node where it began has looked at."""
+    return run[:_MAX_NAME] if isinstance(run, str) else run
 
 
 def _inert(rows: list[Row]) -> list[Row]:

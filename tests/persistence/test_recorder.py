@@ -584,6 +584,21 @@ def test_hostile_text_is_kept_and_stops_nothing(history: Any, hostile: str) -> N
     assert history.audit.message(message.id).error
 
 
+def test_names_longer_than_an_index_takes_stop_nothing(history: Any) -> None:
+    recorder = history.record()
+    endless = "".join(map(chr, range(0x4E00, 0x4E00 + 5_000)))  # too varied to be compressed
+    message = history.message(run_id=endless, type=endless)
+
+    recorder.sent(message)
+    recorder.sent(history.message("next"))
+    recorder.flush(10)
+
+    kept = history.audit.message(message.id)
+    assert history.rows() == (2, 0)
+    assert kept.run_id == kept.type == endless[:512]
+    assert history.audit.verify().findings == ()
+
+
 def test_values_of_the_wrong_type_stop_nothing(history: Any) -> None:
     recorder = history.record()
 
