@@ -79,6 +79,8 @@ class Database:
         self._reader = self._writer if in_memory else self._engine(in_memory=False)
         if self.dialect == "sqlite":
             _begin_at_once(self._writer, durable=durable)
+        driver: Any = self._reader.dialect.loaded_dbapi
+        self._driver_error: type[Exception] = driver.Error  # of who reads past SQLAlchemy
 
     def of(self, tenant: str) -> Database:
         """The same database, as one tenant may see it: PostgreSQL refuses all else.
@@ -213,7 +215,7 @@ class Database:
             raise AuditUnavailable(
                 f"{self.shown} is a database of something else (tables {error}); name an empty one"
             ) from None
-        except (DBAPIError, TypeError, OSError) as error:
+        except (DBAPIError, self._driver_error, TypeError, OSError) as error:
             raise AuditUnavailable(self.explain(error)) from None
 
     def _enforce_keys(self, connection: Connection, state: str) -> None:

@@ -10,26 +10,33 @@ import heapq
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import func, select
 
-from actorbus.message import format_id
+from actorbus.message import MessageId, format_id
 from actorbus.persistence.acts import Kind, hashed, tenant_key
 from actorbus.persistence.chain import (
+    CHAIN,
+    HASH,
     HASH_SIZE,
+    KIND,
     NO_DIGEST,
+    SEQ,
+    VALUES,
     Finding,
     Flaw,
     Head,
     Incarnation,
-    Link,
     Malformed,
+    RowKind,
     Seal,
     canonical_digest,
     check_event,
     check_message,
     digest,
+    found,
     walk,
 )
 from actorbus.persistence.chains import ACTS, EVENT_WIDTH, MESSAGE_WIDTH, incarnation_of, plain
@@ -38,20 +45,38 @@ from actorbus.persistence.models import AgentMessage, AuditAct, Base, Chain, Mes
 from actorbus.persistence.redaction import digest_of_taken, is_redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, CursorResult
 
     from actorbus.persistence.anchors import Anchor, Verifier
+    from actorbus.persistence.chain import Row
     from actorbus.persistence.database import Database
 
 MOST_FINDINGS: Final = 1_000
-_EVERY: Final = 10_000
+_AT_ONCE: Final = 1_000
 _PAYLOAD, _HEADERS = 11, 12
 _MESSAGE_ERROR, _EVENT_ERROR = 20, 7
-_PLACE: Final = ("chain", "seq", "hash")
+_INTACT, _REDACTED, _EVENT, _ACT = range(4)
 _MS: Final = 80
+_ID_SIZE: Final = 16
+_MESSAGE_END: Final = VALUES + MESSAGE_WIDTH
+
+
+def _columns(model: type[Base], kind: str, width: int) -> list[str]:
+    names = [column.name for column in model.__table__.columns]
+    return ["chain", "seq", kind, "hash", *names[:width]]
+
+
+_WHICH: Final = (
+    "CASE WHEN payload_digest IS NULL AND headers_digest IS NULL"
+    f" THEN {_INTACT} ELSE {_REDACTED} END"
+)
+_MESSAGE_COLUMNS: Final = ", ".join(
+    [*_columns(AgentMessage, _WHICH, MESSAGE_WIDTH), "payload_digest", "headers_digest"]
+)
+_EVENT_COLUMNS: Final = ", ".join(_columns(MessageEvent, str(_EVENT), EVENT_WIDTH))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +165,12 @@ class _Examination:
         self._findings: list[Finding] = []
         self._rows = 0
         self._total = 0
+        self._kinds = (
+            RowKind(AgentMessage.__tablename__, _key, self._intact),
+            RowKind(AgentMessage.__tablename__, _key, self._redacted_one),
+            RowKind(MessageEvent.__tablename__, _key, self._event),
+            RowKind(AuditAct.__tablename__, lambda row: format_id(row[VALUES]["id"]), self._act),
+        )
         self._redacted: set[str] = set()
         self._recorded: set[str] = set()
 
@@ -246,11 +277,12 @@ class _Examination:
             .where((table.c.tenant_id == self._tenant) | table.c.chain.in_(own))
             .order_by(table.c.chain, table.c.seq)
         ).mappings()
-        places = [(row["chain"], row["seq"], self._act(row)) for row in rows.all()]
-        for number, group in groupby(places, key=lambda place: place[0]):
-            self._walk(known, number, (link for _, _, link in group), of_acts=True)
+        acts = [(row["chain"], row["seq"], _ACT, _bytes(row["hash"]), row) for row in rows]
+        self._rows += len(acts)
+        for number, group in groupby(acts, key=itemgetter(CHAIN)):
+            self._walk(known, number, group, of_acts=True)
         for number in own:
-            if number not in {place[0] for place in places}:
+            if number not in {row[CHAIN] for row in acts}:
                 self._walk(known, number, (), of_acts=True)
         return self._bury(known)
 
@@ -284,13 +316,11 @@ class _Examination:
     def _history(self, known: Mapping[int, _Known]) -> None:
         walked = set()
         both = heapq.merge(
-            self._links(AgentMessage, MESSAGE_WIDTH, self._message),
-            self._links(MessageEvent, EVENT_WIDTH, self._event),
-            key=lambda place: place[:2],
+            self._read(AgentMessage, _MESSAGE_COLUMNS), self._read(MessageEvent, _EVENT_COLUMNS)
         )
-        for number, group in groupby(both, key=lambda place: place[0]):
+        for number, group in groupby(both, key=itemgetter(CHAIN)):
             walked.add(number)
-            self._walk(known, number, (link for _, _, link in group))
+            self._walk(known, number, group)
         for number, one in known.items():
             if number not in walked and one.chain.node != ACTS:
                 self._walk(known, number, ())
@@ -299,21 +329,22 @@ class _Examination:
         self,
         known: Mapping[int, _Known],
         number: int,
-        links: Iterable[Link],
+        rows: Iterable[Row],
         *,
         of_acts: bool = False,
     ) -> None:
         one = known.get(number)
         if one is None or (one.chain.node == ACTS) != of_acts:
-            for link in links:
+            for row in rows:
                 says = "is in no chain of this tenant"
-                self.add(Finding(Flaw.ADDED, number, link.seq, link.table, link.id, says))
+                self.add(found(Flaw.ADDED, row, self._kinds[row[KIND]], says))
             return
         head = one.head
         later: list[int] = []
         gone = 0 if one.tombstone is None else one.tombstone.seq
         left = {seq: known_hash for seq, known_hash in one.anchored.items() if seq > gone}
-        self.add(*walk(number, one.start(), _up_to(head.seq, links, later), head, left))
+        here = _up_to(head.seq, rows, later)
+        self.add(*walk(number, one.start(), here, head, left, self._kinds))
         if later and (last := max(later)) > self._head_now(number):
             says = f"the chain ends at row {head.seq:,}, and row {last:,} is there"
             self.add(Finding(Flaw.ADDED, number, head.seq + 1, None, None, says))
@@ -322,64 +353,71 @@ class _Examination:
         table = Chain.__table__.c
         return self._connection.scalar(select(table.seq).where(table.number == number)) or 0
 
-    def _links(
-        self, model: type[Base], width: int, rehash: Callable[..., Callable[[bytes], bytes]]
-    ) -> Iterator[tuple[int, int, Link]]:
+    def _read(self, model: type[Base], columns: str) -> Iterator[Any]:
         """The rows of a table by chain and place."""
-        table = model.__tablename__
-        columns = _columns(model, width, cast=self._postgresql)
         mark = "%s" if self._postgresql else "?"
         key = id_encoder(self._connection.dialect.name)(self._tenant)
         result = self._connection.execution_options(stream_results=True).exec_driver_sql(
-            f"SELECT {columns} FROM {table} WHERE chain IS NOT NULL AND seq IS NOT NULL"  # noqa: S608 - names from our models
+            f"SELECT {_in_words(columns) if self._postgresql else columns}"  # noqa: S608 - names from our models
+            f" FROM {model.__tablename__} WHERE chain IS NOT NULL AND seq IS NOT NULL"
             f" AND (tenant_id = {mark} OR chain IN"
             f" (SELECT number FROM chains WHERE tenant_id = {mark})) ORDER BY chain, seq",
             (key, key),
         )
-        for row in result.yield_per(_EVERY // 10):
-            values: Any = plain(row) if self._postgresql else row
-            chain, seq, stored = values[width : width + 3]
-            if self._rows % _EVERY == 0:
-                self._progress(self._rows, self._total)
-            self._rows += 1
-            yield chain, seq, Link(seq, table, _shown(values[1]), stored, rehash(seq, values))
+        for rows in _by_the_thousand(result, postgresql=self._postgresql):
+            self._progress(self._rows, self._total)
+            self._rows += len(rows)
+            for row in rows:
+                if row[KIND] == _REDACTED:
+                    self._note_redaction(row)
+                yield row
 
-    def _message(self, seq: int, values: Any) -> Callable[[bytes], bytes]:
-        payload_digest, headers_digest = values[MESSAGE_WIDTH + 3 :]
-        if payload_digest is not None or headers_digest is not None:
-            self._note_redaction(values)
+    def _intact(self, previous: bytes, row: Row) -> bytes:
+        values = row[VALUES:_MESSAGE_END]
+        check_message(values)
+        headers = values[_HEADERS]
+        headers_digest = NO_DIGEST if headers is None else self._digest(headers)
+        return self._message(previous, row, values, self._digest(values[_PAYLOAD]), headers_digest)
 
-        def rehash(previous: bytes) -> bytes:
-            row = values[:MESSAGE_WIDTH]
-            check_message(row)
-            headers = headers_digest
-            if headers is None:
-                text = row[_HEADERS]
-                headers = NO_DIGEST if text is None else self._digest(text)
-            payload = payload_digest or self._digest(row[_PAYLOAD])
-            if len(payload) != HASH_SIZE or len(headers) != HASH_SIZE:
-                raise Malformed("a digest has another length")
-            if payload_digest is not None and not is_redacted(row[_PAYLOAD], payload_digest):
-                raise Malformed("a payload stands where one was taken away")
-            if headers_digest is not None and row[_HEADERS] is not None:
-                raise Malformed("headers stand where some were taken away")
-            taken = self._taken(row[1], row[_MESSAGE_ERROR])
-            hashes = [
-                self._seal.message(previous, seq, row, payload, headers, one) for one in taken
-            ]
-            return _the_one(hashes, values[MESSAGE_WIDTH + 2])
+    def _redacted_one(self, previous: bytes, row: Row) -> bytes:
+        values = row[VALUES:_MESSAGE_END]
+        check_message(values)
+        payload_digest, headers_digest = row[_MESSAGE_END:]
+        headers = headers_digest
+        if headers is None:
+            text = values[_HEADERS]
+            headers = NO_DIGEST if text is None else self._digest(text)
+        payload = payload_digest or self._digest(values[_PAYLOAD])
+        if len(payload) != HASH_SIZE or len(headers) != HASH_SIZE:
+            raise Malformed("a digest has another length")
+        if payload_digest is not None and not is_redacted(values[_PAYLOAD], payload_digest):
+            raise Malformed("a payload stands where one was taken away")
+        if headers_digest is not None and values[_HEADERS] is not None:
+            raise Malformed("headers stand where some were taken away")
+        return self._message(previous, row, values, payload, headers)
 
-        return rehash
+    def _message(
+        self, previous: bytes, row: Row, values: Row, payload: bytes, headers: bytes
+    ) -> bytes:
+        seal, seq = self._seal.message, row[SEQ]
+        error = values[_MESSAGE_ERROR]
+        if error is None:
+            return seal(previous, seq, values, payload, headers)
+        taken = self._taken(values[1], error)
+        return _the_one(
+            [seal(previous, seq, values, payload, headers, one) for one in taken], row[HASH]
+        )
 
-    def _event(self, seq: int, values: Any) -> Callable[[bytes], bytes]:
-        def rehash(previous: bytes) -> bytes:
-            row = values[:EVENT_WIDTH]
-            check_event(row)
-            taken = self._taken(row[2], row[_EVENT_ERROR])
-            hashes = [self._seal.event(previous, seq, row, one) for one in taken]
-            return _the_one(hashes, values[EVENT_WIDTH + 2])
+    def _event(self, previous: bytes, row: Row) -> bytes:
+        values = row[VALUES:]
+        check_event(values)
+        taken = self._taken(values[2], values[_EVENT_ERROR])
+        return _the_one(
+            [self._seal.event(previous, row[SEQ], values, one) for one in taken], row[HASH]
+        )
 
-        return rehash
+    def _act(self, previous: bytes, row: Row) -> bytes:
+        return self._seal.act(previous, row[SEQ], hashed(row[VALUES]))
 
     def _taken(self, message: Any, error: Any) -> tuple[bytes | None, ...]:
         """Digests that may stand for an error: None for its own, and what a redaction left."""
@@ -388,28 +426,12 @@ class _Examination:
             return (None,)
         return (digest, None)
 
-    def _act(self, row: Any) -> Link:
-        def rehash(previous: bytes) -> bytes:
-            return self._seal.act(previous, row["seq"], hashed(row))
-
-        self._rows += 1
-        stored = row["hash"] if row["hash"] is None else bytes(row["hash"])
-        return Link(row["seq"], AuditAct.__tablename__, format_id(row["id"]), stored, rehash)
-
-    def _note_redaction(self, values: Any) -> None:
-        own = _shown(values[1])
+    def _note_redaction(self, row: Row) -> None:
+        own = _key(row)
         self._redacted.add(own)
         if own not in self._recorded:
-            self.add(
-                Finding(
-                    Flaw.UNRECORDED,
-                    values[MESSAGE_WIDTH],
-                    values[MESSAGE_WIDTH + 1],
-                    AgentMessage.__tablename__,
-                    own,
-                    "was redacted, and nobody answers for it",
-                )
-            )
+            says = "was redacted, and nobody answers for it"
+            self.add(found(Flaw.UNRECORDED, row, self._kinds[_REDACTED], says))
 
     def _unchained(self, known: Mapping[int, _Known]) -> int:
         """How many rows have no place in any chain; those younger than the first are flaws."""
@@ -438,29 +460,46 @@ def _the_one(hashes: list[bytes], stored: Any) -> bytes:
     return next((one for one in hashes if one == stored), hashes[0])
 
 
-def _up_to(last: int, links: Iterable[Link], later: list[int]) -> Iterator[Link]:
-    """The links up to a place; of those after it, the places."""
-    for link in links:
-        if link.seq <= last:
-            yield link
+def _up_to(last: int, rows: Iterable[Row], later: list[int]) -> Iterator[Row]:
+    """The rows up to a place; of those after it, the places."""
+    for row in rows:
+        if row[SEQ] <= last:
+            yield row
         else:
-            later.append(link.seq)
+            later.append(row[SEQ])
 
 
-def _columns(model: type[Base], width: int, *, cast: bool) -> str:
-    names = [column.name for column in model.__table__.columns][:width]
-    if cast:
-        names = [f"{name}::text" if name in ("payload", "headers") else name for name in names]
-    digests = ["payload_digest", "headers_digest"] if model is AgentMessage else []
-    return ", ".join([*names, *_PLACE, *digests])
+def _by_the_thousand(
+    result: CursorResult[Any], *, postgresql: bool
+) -> Iterator[Sequence[Sequence[Any]]]:
+    """Rows as plain sequences, on SQLite as its driver gives them: there are millions."""
+    if postgresql:
+        for rows in result.yield_per(_AT_ONCE).partitions():
+            yield [plain(row) for row in rows]
+        return
+    cursor: Any = result.cursor
+    while rows := cursor.fetchmany(_AT_ONCE):
+        yield rows
+
+
+def _in_words(columns: str) -> str:
+    """On PostgreSQL documents are wanted as text: their digests see to the rest."""
+    return columns.replace("payload,", "payload::text,").replace("headers,", "headers::text,")
+
+
+def _key(row: Row) -> str:
+    """The key of a row of messages or events, as people see it."""
+    return _shown(row[VALUES + 1])
 
 
 def _shown(key: Any) -> str:
-    """``format_id`` of a row's key, in a quarter of the time: each row has one."""
-    if isinstance(key, bytes) and len(key) == 16:
-        digits = key.hex()
-        return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    if isinstance(key, bytes) and len(key) == _ID_SIZE:
+        return format_id(MessageId(int.from_bytes(key)))
     return repr(key)
+
+
+def _bytes(value: Any) -> bytes | None:
+    return None if value is None else bytes(value)
 
 
 def _chain_flaw(flaw: Flaw, number: int, says: str) -> Finding:

@@ -12,10 +12,13 @@ from hypothesis import strategies as st
 from actorbus.errors import AuditUnavailable
 from actorbus.persistence.anchors import make_keys
 from actorbus.persistence.chain import (
+    HASH,
+    SEQ,
     Finding,
     Flaw,
     Head,
-    Link,
+    Row,
+    RowKind,
     canonical_digest,
     digest,
     fields,
@@ -75,18 +78,21 @@ def test_a_number_and_its_text_differ() -> None:
     assert canonical_digest("1") != canonical_digest('"1"')
 
 
-def chained(count: int) -> tuple[list[Link], Head, Head]:
-    """Links over the texts of their own places, with the genesis and the head."""
+def rehash(previous: bytes, row: Row) -> bytes:
+    return sha256(previous + fields(row[SEQ])).digest()
+
+
+KINDS = [RowKind("t", lambda row: str(row[SEQ]), rehash)]
+
+
+def chained(count: int) -> tuple[list[list[Any]], Head, Head]:
+    """Rows over the texts of their own places, with the genesis and the head."""
     genesis = head = Head(0, bytes(32))
-    links = []
+    rows: list[list[Any]] = []
     for seq in range(1, count + 1):
-
-        def rehash(previous: bytes, seq: int = seq) -> bytes:
-            return sha256(previous + fields(seq)).digest()
-
-        head = Head(seq, rehash(head.hash))
-        links.append(Link(seq, "t", str(seq), head.hash, rehash))
-    return links, genesis, head
+        head = Head(seq, rehash(head.hash, (1, seq)))
+        rows.append([1, seq, 0, head.hash])
+    return rows, genesis, head
 
 
 def flaws(found: list[Finding]) -> list[tuple[Flaw, int | None]]:
@@ -95,11 +101,11 @@ def flaws(found: list[Finding]) -> list[tuple[Flaw, int | None]]:
 
 @given(st.integers(0, 20), st.data())
 def test_a_walk_misses_exactly_the_rows_that_are_gone(count: int, data: Any) -> None:
-    links, genesis, head = chained(count)
+    rows, genesis, head = chained(count)
     gone = data.draw(st.sets(st.integers(1, count))) if count else set()
-    left = [link for link in links if link.seq not in gone]
+    left = [row for row in rows if row[SEQ] not in gone]
 
-    found = list(walk(1, [genesis], left, head, {}))
+    found = list(walk(1, [genesis], left, head, {}, KINDS))
 
     starts = {seq for seq in gone if seq - 1 not in gone}
     assert {one.seq for one in found} == starts
@@ -107,18 +113,18 @@ def test_a_walk_misses_exactly_the_rows_that_are_gone(count: int, data: Any) -> 
 
 
 def test_a_walk_goes_on_after_a_row_whose_hash_was_changed() -> None:
-    links, genesis, head = chained(5)
-    links[2] = Link(3, "t", "3", bytes(32), links[2].rehash)
+    rows, genesis, head = chained(5)
+    rows[2][HASH] = bytes(32)
 
-    found = list(walk(1, [genesis], links, head, {}))
+    found = list(walk(1, [genesis], rows, head, {}, KINDS))
 
     assert flaws(found) == [(Flaw.CHANGED, 3)]
 
 
 def test_an_anchor_that_tells_otherwise_makes_a_sound_chain_a_rewritten_one() -> None:
-    links, genesis, head = chained(5)
+    rows, genesis, head = chained(5)
 
-    found = list(walk(1, [genesis], links, head, {4: b"\1" * 32}))
+    found = list(walk(1, [genesis], rows, head, {4: b"\1" * 32}, KINDS))
 
     assert flaws(found) == [(Flaw.REWRITTEN, 4)]
 
