@@ -10,6 +10,7 @@ import typer
 import actorbus
 from actorbus.cli.audit import app as audit
 from actorbus.cli.demo import demo
+from actorbus.cli.doctor import doctor
 from actorbus.cli.terminal import write_whatever_it_is
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.command()(doctor)
 app.add_typer(audit, name="audit")
 
 
