@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from actorbus.errors import TransportUnavailable, UnknownTransport
 
@@ -253,7 +253,7 @@ def shown(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     user = parts.username or ""
     who = f"{user}:***@" if parts.password is not None else f"{user}@" if user else ""
-    return urlunsplit(SplitResult(parts.scheme, f"{who}{host}", parts.path, "", ""))
+    return f"{parts.scheme}://{who}{host}{parts.path}"
 
 
 def _split(url: str) -> SplitResult:

@@ -83,6 +83,7 @@ class TestUrls:
             ("rediss://ann:s%40cret@host", "rediss://ann:***@host"),
             ("redis://host?password=secret", "redis://host"),
             ("unix://ann:secret@/run/r.sock?db=1", "unix://ann:***@/run/r.sock"),
+            ("unix:///run/r.sock", "unix:///run/r.sock"),
             ("redis://:secret@host:port", "redis://:***@host:port"),
         ],
     )
