@@ -51,6 +51,9 @@ class Node:
         self._clock = SystemClock()
         self._ids = IdSource()
 
+    def close(self) -> None:
+        self._clock.close()
+
     def record(self, **settings: Any) -> Recorder:
         telemetry = Telemetry()
         telemetry.listen(self.told.append)
@@ -84,8 +87,9 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path / "history.db")
+def node(tmp_path: Path) -> Iterator[Node]:
+    with closing(Node(tmp_path / "history.db")) as node:
+        yield node
 
 
 def wait_until(true: Callable[[], object]) -> None:
