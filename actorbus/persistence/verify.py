@@ -55,7 +55,9 @@ if TYPE_CHECKING:
     from actorbus.persistence.database import Database
 
 MOST_FINDINGS: Final = 1_000
-_AT_ONCE: Final = 1_000
+_AT_ONCE: Final = 200
+"""Rows read at once: five times as many took a fifth longer, in Python's garbage collection."""
+_EVERY: Final = 10_000
 _PAYLOAD, _HEADERS = 11, 12
 _MESSAGE_ERROR, _EVENT_ERROR = 20, 7
 _INTACT, _REDACTED, _EVENT, _ACT = range(4)
@@ -364,8 +366,9 @@ class _Examination:
             f" (SELECT number FROM chains WHERE tenant_id = {mark})) ORDER BY chain, seq",
             (key, key),
         )
-        for rows in _by_the_thousand(result, postgresql=self._postgresql):
-            self._progress(self._rows, self._total)
+        for rows in _in_batches(result, postgresql=self._postgresql):
+            if self._rows % _EVERY < _AT_ONCE:
+                self._progress(self._rows, self._total)
             self._rows += len(rows)
             for row in rows:
                 if row[KIND] == _REDACTED:
@@ -469,7 +472,7 @@ def _up_to(last: int, rows: Iterable[Row], later: list[int]) -> Iterator[Row]:
             later.append(row[SEQ])
 
 
-def _by_the_thousand(
+def _in_batches(
     result: CursorResult[Any], *, postgresql: bool
 ) -> Iterator[Sequence[Sequence[Any]]]:
     """Rows as plain sequences, on SQLite as its driver gives them: there are millions."""
