@@ -368,6 +368,20 @@ class Audit:
             to.writelines(text)
         return count
 
+    def check_known(self) -> None:
+        """See that there is history of this tenant and project at all.
+
+        Questions about others are answered too, with nothing, for a project is there from its
+        first record on: this tells a name that was mistyped from a history that is empty.
+
+        Raises:
+            UnknownRecord: there is no such tenant or project yet.
+        """
+        from actorbus.persistence.repositories import Projects, TenantName
+
+        self._written()
+        Projects(self._database(), clock=SystemClock()).get(TenantName(self.tenant), self.project)
+
     def counts(self) -> Counts:
         """How many messages there are, and how they stand."""
         return self._reader().counts()
@@ -439,7 +453,10 @@ class Audit:
         return [anchor for anchor in place.read()[0] if anchor.tenant == mine]
 
     def redact(self, id: MessageId | str | UUID, *, actor: str, reason: str) -> bool:
-        """Take away a message's payload and headers for good; False if they were away already.
+        """Take away for good what a message said; False if it was away already.
+
+        That is its payload, its headers, its errors and the errors that answered it. What became
+        known of it later is taken by redacting again.
 
         Raises:
             HistoryHeld: the message is on legal hold.

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from actorbus.cli.audit.command import command
-from actorbus.cli.audit.common import AsJson, Tenant, Url, console, print_rows
+from actorbus.cli.audit.common import (
+    AsJson,
+    Tenant,
+    Url,
+    console,
+    inert,
+    print_json,
+    print_rows,
+)
 from actorbus.cli.audit.proof import Anchors, proven
 
 
@@ -29,9 +37,12 @@ def anchors(
     if new_key is not None:
         public = new_key.with_name(f"{new_key.name}.pub")
         make_keys(new_key, public)
-        console().print(f"{new_key} signs, {public} verifies.")
+        if as_json:
+            print_json({"signs": str(new_key), "verifies": str(public)})
+        else:
+            console().print(inert(f"{new_key} signs, {public} verifies."))
         return
     found = proven(audit, tenant, anchors).anchors()
     names = ("chain", "number", "seq", "hash", "at", "key")
-    rows = [tuple(str(getattr(one, name)) for name in names) for one in found]
+    rows = [tuple(getattr(one, name) for name in names) for one in found]
     print_rows(names, rows if as_json else rows[-20:], as_json=as_json)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from actorbus.cli import terminal
 from actorbus.cli.audit.command import From
-from actorbus.errors import AuditUnavailable, InvalidQuery
+from actorbus.errors import AuditUnavailable, InvalidQuery, UnknownRecord
 from actorbus.message import Status
 from actorbus.persistence.audit import Audit
 
@@ -70,6 +70,17 @@ def _history(audit: Url = None, tenant: Tenant = "default", project: Project = "
 History = Annotated[Audit, From(_history)]
 
 
+def say_nothing_found(history: Audit) -> None:
+    """An answer without messages; a tenant or project that is not there is named."""
+    try:
+        history.check_known()
+    except UnknownRecord as error:
+        sentence = str(error)
+    else:
+        sentence = "Nothing matches."
+    console(stderr=True).print(inert(sentence), style="dim")
+
+
 def moment(option: str, value: str | None) -> datetime | None:
     """A time as people write it; without a zone it is local."""
     if value is None:
@@ -122,12 +133,20 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
-def print_rows(names: Sequence[str], rows: Iterable[Sequence[str]], *, as_json: bool) -> None:
+def print_change(changed: bool, said: str, *, as_json: bool) -> None:
+    """What a command did, or that there was nothing to do."""
+    if as_json:
+        print_json({"changed": changed})
+        return
+    console().print(said)
+
+
+def print_rows(names: Sequence[str], rows: Iterable[Sequence[Any]], *, as_json: bool) -> None:
     """Rows as a table, or each as a JSON object."""
     if as_json:
         print_json([dict(zip(names, row, strict=True)) for row in rows])
         return
     listed = table(*names)
     for row in rows:
-        listed.add_row(*map(inert, row))
+        listed.add_row(*(inert("-" if cell is None else str(cell)) for cell in row))
     console().print(listed)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from actorbus.cli.audit.command import command
-from actorbus.cli.audit.common import History, console
+from actorbus.cli.audit.common import History, console, say_nothing_found
 from actorbus.cli.audit.filtered import Filtered
 from actorbus.cli.files import writing
 from actorbus.persistence.drawing.wording import counted
@@ -34,7 +34,8 @@ def export(
     """
     chosen = "jsonl" if as_json else format
     if output is None:
-        history.export(sys.stdout, format=chosen, **filters)
+        if not history.export(sys.stdout, format=chosen, **filters):
+            say_nothing_found(history)
         return
     with writing(output):
         count = history.export(output, format=chosen, overwrite=overwrite, **filters)

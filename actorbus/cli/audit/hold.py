@@ -8,7 +8,7 @@ import typer
 
 from actorbus.cli import terminal
 from actorbus.cli.audit.command import command
-from actorbus.cli.audit.common import AsJson, console, print_rows
+from actorbus.cli.audit.common import AsJson, print_change, print_rows
 from actorbus.cli.audit.proof import Changed, Who, whoever
 
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ def hold(
     change = history.release if release else history.hold
     changed = change(what, actor=whoever(by), reason=why)
     unchanged = "It was not held." if release else "It is held already."
-    console().print(("Released." if release else "Held.") if changed else unchanged)
+    said = ("Released." if release else "Held.") if changed else unchanged
+    print_change(changed, said, as_json=as_json)
 
 
 def _list(history: Audit, *, as_json: bool) -> None:

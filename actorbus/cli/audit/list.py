@@ -15,6 +15,7 @@ from actorbus.cli.audit.common import (
     console,
     inert,
     print_json,
+    say_nothing_found,
     standing,
     table,
 )
@@ -46,6 +47,8 @@ def list_messages(
 ) -> None:
     """List messages, newest first."""
     found = history.messages(limit=limit, before=before, **filters)
+    if not found:
+        say_nothing_found(history)
     if as_json:
         print_json([plain(view) for view in found])
         return

@@ -10,7 +10,15 @@ import typer
 from rich.text import Text
 
 from actorbus.cli.audit.command import command
-from actorbus.cli.audit.common import AsJson, History, addressed, console, inert, standing
+from actorbus.cli.audit.common import (
+    AsJson,
+    History,
+    addressed,
+    console,
+    inert,
+    say_nothing_found,
+    standing,
+)
 from actorbus.cli.audit.filtered import Filtered
 from actorbus.message import format_id
 from actorbus.persistence.drawing.plain import plain
@@ -45,7 +53,10 @@ def tail(
 def _told(history: Audit, count: int, follow: bool, filters: Any) -> Iterable[MessageView]:
     if follow:
         return history.follow(last=count, **filters)
-    return reversed(history.messages(limit=count, **filters)) if count else ()
+    found = history.messages(limit=count, **filters) if count else []
+    if count and not found:
+        say_nothing_found(history)
+    return reversed(found)
 
 
 def _show(views: Iterable[MessageView], as_json: bool) -> None:

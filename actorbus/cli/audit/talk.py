@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from actorbus.cli.audit.command import command
-from actorbus.cli.audit.common import AsJson, History, console, inert, print_json, table
+from actorbus.cli.audit.common import (
+    AsJson,
+    History,
+    console,
+    inert,
+    print_json,
+    say_nothing_found,
+    table,
+)
 from actorbus.cli.audit.filtered import Filtered
 
 
@@ -21,6 +29,8 @@ def talk(
 ) -> None:
     """Show who talked to whom how often, the most frequent pairs first."""
     found = history.talk(limit=limit, **filters)
+    if not found:
+        say_nothing_found(history)
     if as_json:
         print_json(
             [

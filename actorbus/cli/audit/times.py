@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from actorbus.cli.audit.command import command
-from actorbus.cli.audit.common import AsJson, History, console, inert, print_json, table
+from actorbus.cli.audit.common import (
+    AsJson,
+    History,
+    console,
+    inert,
+    print_json,
+    say_nothing_found,
+    table,
+)
 from actorbus.cli.audit.filtered import Filtered
 
 if TYPE_CHECKING:
@@ -25,6 +33,8 @@ def times(
 ) -> None:
     """Show how long messages waited and took, in seconds, by recipient and type."""
     found = history.times(limit=limit, **filters)
+    if not found:
+        say_nothing_found(history)
     if as_json:
         print_json([asdict(one) for one in found])
         return

@@ -138,6 +138,21 @@ def test_what_cannot_be_meant_ends_with_2(path: Path, arguments: tuple[str, ...]
     assert run(*arguments).exit_code == 2
 
 
+def test_what_was_changed_is_said_to_programs_too(path: Path, some_id: str) -> None:
+    by = ("--why", "policy", "--by", "ada", "--json")
+    changes = [
+        ("hold", "run:none", *by),
+        ("hold", "run:none", *by),
+        ("hold", "run:none", "--release", *by),
+        ("redact", some_id, *by),
+        ("redact", some_id, *by),
+    ]
+
+    said = [json.loads(run(*one).stdout) for one in changes]
+
+    assert [one["changed"] for one in said] == [True, False, True, True, False]
+
+
 def test_a_new_key_signs_and_verifies(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("cryptography")
     key = tmp_path / "key.pem"
@@ -149,5 +164,7 @@ def test_a_new_key_signs_and_verifies(path: Path, tmp_path: Path) -> None:
 
     assert made.exit_code == 0, made.output
     assert key.stat().st_mode & 0o077 == 0
-    assert anchors[-1]["key"] != "None"
+    assert anchors[-1]["key"] is not None
+    assert anchors[0]["key"] is None
+    assert anchors[0]["number"] == 1
     assert run("verify", "--public-key", f"{key}.pub").exit_code == 3  # the node's are unsigned
