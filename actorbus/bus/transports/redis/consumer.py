@@ -27,7 +27,7 @@ from actorbus.message import Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from actorbus.bus.transports.redis.log import InboxLog, Item, Ownership
+    from actorbus.bus.transports.redis.log import Cursors, Fetched, InboxLog, Item, Ownership
     from actorbus.redis_client import RedisServer
 
 _ENOUGH: Final = ACK_BATCH // 2
@@ -185,8 +185,7 @@ class Consumer:
                     self._rung = False
                     self._sweep()
                     swept = time.monotonic() - random.uniform(0, self._sweep_every / 10)
-                self._acknowledge()
-                self._fetch()
+                busy = self._exchange()
                 self._try_suspects()
                 pause = 0.0
             except TransportUnavailable as error:
@@ -196,7 +195,8 @@ class Consumer:
                 with self._changed:
                     self._changed.wait_for(lambda: self._closing, random.uniform(0, pause))
                 continue
-            self._wait(swept + self._sweep_every)
+            if not busy:
+                self._wait(swept + self._sweep_every)
 
     def _wait(self, until: float) -> None:
         """Wait for a bell, for something to acknowledge or fetch, or for the next sweep."""
@@ -224,27 +224,52 @@ class Consumer:
                 if reading.owes_a_fetch:
                     self._hungry[agent] = None
 
-    def _fetch(self) -> None:
-        while True:
-            with self._changed:
-                chosen = self._wanted()[:_AT_ONCE]
-                asked = []
-                for agent in chosen:
-                    reading, recipient = self._readings[agent]
-                    reading.owes_a_fetch = True
-                    asked.append((agent, reading, recipient, reading.cursors))
-            if not asked:
-                return
-            found = self._log.fetch_many(
-                [(reading.ownership, cursors) for _, reading, _, cursors in asked],
-                count=self._window,
-            )
-            for (agent, reading, recipient, cursors), one in zip(asked, found, strict=True):
-                self._fetched(agent, reading, recipient, cursors, one)
+    def _exchange(self) -> bool:
+        """One round trip: acknowledge what is due, fetch what is wanted. False: nothing was."""
+        with self._changed:
+            due, wanted = self._due(), self._to_fetch()
+            if not (due or wanted):
+                self._changed.notify_all()
+                return False
+        freed, found = self._log.exchange(
+            [(reading.ownership, up_to, letters) for reading, _, up_to, letters in due],
+            [(reading.ownership, cursors) for reading, _, cursors in wanted],
+            count=self._window,
+        )
+        self._acknowledged(due, freed)
+        for (reading, recipient, cursors), one in zip(wanted, found, strict=True):
+            self._fetched(reading, recipient, cursors, one)
+        return True
+
+    def _to_fetch(self) -> list[tuple[Reading, Recipient, Cursors]]:
+        chosen = []
+        for agent in self._wanted()[:_AT_ONCE]:
+            reading, recipient = self._readings[agent]
+            reading.owes_a_fetch = True
+            chosen.append((reading, recipient, reading.cursors))
+        return chosen
+
+    def _due(self) -> list[tuple[Reading, Recipient, Cursors, Sequence[Letter]]]:
+        now = time.monotonic()
+        due: list[tuple[Reading, Recipient, Cursors, Sequence[Letter]]] = []
+        for agent, since in list(self._owing.items()):
+            found = self._readings.get(agent)
+            if found is None or not found[0].owes:
+                del self._owing[agent]
+                continue
+            reading, recipient = found
+            if reading.owes >= _ENOUGH or not reading.in_hand or now - since >= _ACK_AFTER:
+                due.append((reading, recipient, *reading.to_acknowledge()))
+        return due
 
     def _fetched(
-        self, agent: str, reading: Reading, recipient: Recipient, cursors: Any, found: Any
+        self,
+        reading: Reading,
+        recipient: Recipient,
+        cursors: Cursors,
+        found: Fetched | Fenced | Reset,
     ) -> None:
+        agent = reading.ownership.agent
         with self._changed:
             if not self._is_read(reading):
                 return
@@ -306,27 +331,15 @@ class Consumer:
         found = self._readings.get(reading.ownership.agent)
         return found is not None and found[0] is reading
 
-    def _acknowledge(self) -> None:
-        now = time.monotonic()
-        with self._changed:
-            due = []
-            for agent, since in list(self._owing.items()):
-                found = self._readings.get(agent)
-                if found is None or not found[0].owes:
-                    del self._owing[agent]
-                    continue
-                reading = found[0]
-                if reading.owes >= _ENOUGH or not reading.in_hand or now - since >= _ACK_AFTER:
-                    due.append((agent, reading, found[1], *reading.to_acknowledge()))
-            if not due:
-                self._changed.notify_all()
-                return
-        answers = self._log.acknowledge_many(
-            [(reading.ownership, up_to, letters) for _, reading, _, up_to, letters in due]
-        )
+    def _acknowledged(
+        self,
+        due: Sequence[tuple[Reading, Recipient, Cursors, Sequence[Letter]]],
+        answers: Sequence[int | Fenced | Reset],
+    ) -> None:
         lost, more = [], []
         with self._changed:
-            for (agent, reading, recipient, up_to, _), answer in zip(due, answers, strict=True):
+            for (reading, recipient, up_to, _), answer in zip(due, answers, strict=True):
+                agent = reading.ownership.agent
                 if not self._is_read(reading):
                     continue
                 if isinstance(answer, Fenced):
@@ -339,7 +352,7 @@ class Consumer:
                     reading.acknowledged(up_to)
                     more.append((recipient, reading.hand_out()))
                     if reading.owes:
-                        self._owing[agent] = now
+                        self._owing[agent] = time.monotonic()
                     else:
                         self._owing.pop(agent, None)
                     if reading.unseen:

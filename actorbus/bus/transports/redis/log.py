@@ -286,10 +286,10 @@ class InboxLog:
         released: list[Fenced | None] = []
         for start in range(0, len(ownerships), MOST_AT_ONCE):
             some = ownerships[start : start + MOST_AT_ONCE]
-            calls = [(self.tag(one.agent), *_giving(one, "release")) for one in some]
+            calls = [(self._own, (self.tag(one.agent), *_giving(one, "release"))) for one in some]
             released += [
                 Fenced(one.agent) if told[0] == b"FENCED" else None
-                for one, told in zip(some, self._run_all(self._own, calls), strict=True)
+                for one, told in zip(some, self._run_all(calls), strict=True)
             ]
         return released
 
@@ -315,20 +315,6 @@ class InboxLog:
         told = self._run(self._fetch, *self._fetching(ownership, cursors, count, size))
         return _fetched(ownership, told)
 
-    def fetch_many(
-        self,
-        wanted: Sequence[tuple[Ownership, Cursors]],
-        *,
-        count: int = 64,
-        size: int = 1 << 20,
-    ) -> list[Fetched | Fenced | Reset]:
-        """``fetch`` for many agents in one round trip; what one would raise stands in its place."""
-        calls = [self._fetching(ownership, cursors, count, size) for ownership, cursors in wanted]
-        return [
-            _caught(_fetched, ownership, told)
-            for (ownership, _), told in zip(wanted, self._run_all(self._fetch, calls), strict=True)
-        ]
-
     def acknowledge(
         self, ownership: Ownership, done: Cursors, letters: Iterable[Letter] = ()
     ) -> int:
@@ -342,18 +328,32 @@ class InboxLog:
         told = self._run(self._ack, *_acking(self.tag(ownership.agent), ownership, done, letters))
         return _freed(ownership, told)
 
-    def acknowledge_many(
-        self, done: Sequence[tuple[Ownership, Cursors, Sequence[Letter]]]
-    ) -> list[int | Fenced | Reset]:
-        """``acknowledge`` for many agents in one round trip."""
-        calls = [
-            _acking(self.tag(ownership.agent), ownership, up_to, letters)
-            for ownership, up_to, letters in done
+    def exchange(
+        self,
+        done: Sequence[tuple[Ownership, Cursors, Sequence[Letter]]],
+        wanted: Sequence[tuple[Ownership, Cursors]],
+        *,
+        count: int = 64,
+        size: int = 1 << 20,
+    ) -> tuple[list[int | Fenced | Reset], list[Fetched | Fenced | Reset]]:
+        """``acknowledge`` and then ``fetch`` for many agents in one round trip.
+
+        What one would raise stands in its place.
+        """
+        acks = [_acking(self.tag(one.agent), one, up_to, more) for one, up_to, more in done]
+        fetches = [self._fetching(one, cursors, count, size) for one, cursors in wanted]
+        told = self._run_all(
+            [*((self._ack, one) for one in acks), *((self._fetch, one) for one in fetches)]
+        )
+        freed = [
+            _caught(_freed, ownership, one)
+            for (ownership, _, _), one in zip(done, told, strict=False)
         ]
-        return [
-            _caught(_freed, ownership, told)
-            for (ownership, _, _), told in zip(done, self._run_all(self._ack, calls), strict=True)
+        found = [
+            _caught(_fetched, ownership, one)
+            for (ownership, _), one in zip(wanted, told[len(done) :], strict=True)
         ]
+        return freed, found
 
     def try_again(self, ownership: Ownership, item: Item, word: str) -> int:
         """Count that a message is begun that a former owner may have died of; how many tries.
@@ -448,9 +448,9 @@ class InboxLog:
         with self._server.errors():
             return script(self._client, [tag], arguments)
 
-    def _run_all(self, script: Script, calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def _run_all(self, calls: Sequence[tuple[Script, tuple[Any, ...]]]) -> list[Any]:
         with self._server.errors():
-            told = run_all(self._client, [(script, call[:1], call[1:]) for call in calls])
+            told = run_all(self._client, [(script, call[:1], call[1:]) for script, call in calls])
             for one in told:
                 if isinstance(one, Exception):
                     raise one

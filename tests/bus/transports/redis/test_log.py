@@ -175,7 +175,7 @@ class TestSending:
 
         assert log.send("p", [message(1, name) for name in names]) == [OK] * 40
 
-        found = log.fetch_many([(owner, START) for owner in owners])
+        _, found = log.exchange([], [(owner, START) for owner in owners])
         assert [blobs(one.items) for one in found if not isinstance(one, Exception)] == [
             [f"{name} 2 1"] for name in names
         ]
@@ -280,12 +280,16 @@ class TestAcknowledging:
         found = [log.fetch(one, START).items for one in mine]
         log.hand_off(mine[0], "n2")
 
-        freed = log.acknowledge_many(
-            [(one, after(items), []) for one, items in zip(mine, found, strict=True)]
+        freed, rest = log.exchange(
+            [(one, after(items), []) for one, items in zip(mine, found, strict=True)],
+            [(one, after(items)) for one, items in zip(mine, found, strict=True)],
         )
 
         assert isinstance(freed[0], Fenced)
         assert freed[1] == 1
+        assert isinstance(rest[0], Fenced)
+        assert not isinstance(rest[1], Exception)
+        assert rest[1].items == ()
 
 
 class TestTrying:
