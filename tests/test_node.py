@@ -117,6 +117,13 @@ def test_a_setting_that_cannot_be_meant_says_what_can(values: dict[str, Any], sa
         Settings(**values)
 
 
+@pytest.mark.parametrize("call", ["drain", "flush", "stop"])
+@pytest.mark.parametrize("timeout", [-1, "5", float("nan"), float("inf")])
+def test_a_wait_that_cannot_be_meant_is_refused(call: str, timeout: Any) -> None:
+    with Node(settings=QUIET) as node, pytest.raises(InvalidName, match="seconds"):
+        getattr(node, call)(timeout)
+
+
 def test_a_setting_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACTORBUS_ASK_TIMEOUT", "7")
 

@@ -103,7 +103,7 @@ def compiled(where: object) -> dict[str, Condition] | None:
     """`where` with every value made a condition; None if there is nothing to test.
 
     Raises:
-        InvalidName: it is no mapping of field names.
+        InvalidName: it is no mapping of field names, or tests with a function.
     """
     if where is None:
         return None
@@ -113,8 +113,19 @@ def compiled(where: object) -> dict[str, Condition] | None:
     for field, value in where.items():
         if not isinstance(field, str) or not field:
             raise InvalidName("a field", field, "filters test fields by name")
-        conditions[field] = value if isinstance(value, Condition) else Condition("eq", value)
+        conditions[field] = _condition(field, value)
     return conditions or None
+
+
+def _condition(field: str, value: Any) -> Condition:
+    condition = value if isinstance(value, Condition) else Condition("eq", value)
+    if callable(condition.value):
+        raise InvalidName(
+            f"a condition on {field!r}",
+            value,
+            "it must be data that can be sent, such as 'NO' or where.gt(100), and no function",
+        )
+    return condition
 
 
 def matches(conditions: Mapping[str, Condition] | None, payload: Any) -> bool:

@@ -20,6 +20,7 @@ from actorbus.actors.runtime import Runtime
 from actorbus.actors.topics import Topic
 from actorbus.actors.waiting import ThreadWaiting
 from actorbus.actors.watch_thread import WatchThread
+from actorbus.bus.arguments import checked_timeout
 from actorbus.bus.bus import Bus
 from actorbus.bus.mailbox import MailboxPolicy
 from actorbus.bus.middleware import give_clock, sides
@@ -226,7 +227,7 @@ class Node:
             NotStopped: handlers did not return in time; their threads are left behind.
             AuditUnavailable: history could not be written to the end.
         """
-        seconds = self.settings.stop_timeout if timeout is None else timeout
+        seconds = self._seconds(timeout, self.settings.stop_timeout)
         if not self._begin_stop():
             return
         if not self._wait_until(self._work.is_over, seconds):
@@ -241,7 +242,7 @@ class Node:
         """``stop`` for ``async with``: agents of this loop end on it."""
         import asyncio
 
-        seconds = self.settings.stop_timeout if timeout is None else timeout
+        seconds = self._seconds(timeout, self.settings.stop_timeout)
         if not self._begin_stop():
             return
         if not await self._until(self._work.is_over, seconds):
@@ -261,13 +262,13 @@ class Node:
         Raises:
             NotDrained: time was up; names who is still at work.
         """
-        seconds = self.settings.drain_timeout if timeout is None else timeout
+        seconds = self._seconds(timeout, self.settings.drain_timeout)
         if not self._wait_until(self._work.is_quiet, seconds):
             raise NotDrained(self._work.busy_names())
 
     async def adrain(self, timeout: float | None = None) -> None:
         """``drain`` on an event loop."""
-        seconds = self.settings.drain_timeout if timeout is None else timeout
+        seconds = self._seconds(timeout, self.settings.drain_timeout)
         if not await self._until(self._work.is_quiet, seconds):
             raise NotDrained(self._work.busy_names())
 
@@ -277,7 +278,7 @@ class Node:
         Raises:
             NotFlushed: some were not in time.
         """
-        seconds = self.settings.send_timeout if timeout is None else timeout
+        seconds = self._seconds(timeout, self.settings.send_timeout)
         left = self.bus.transport.flush(seconds)
         if left:
             raise NotFlushed(left)
@@ -555,6 +556,10 @@ class Node:
         for dispatcher in (self._pool, self._threads, self._loop):
             left += dispatcher.close(max(0.0, give_up - time.monotonic()))
         return left
+
+    @staticmethod
+    def _seconds(timeout: float | None, default: float) -> float:
+        return default if timeout is None else checked_timeout(timeout)
 
     def _wait_until(self, done: Callable[[], bool], seconds: float) -> bool:
         """Look until `done`, ever less often; false if it never was."""

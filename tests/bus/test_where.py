@@ -160,3 +160,9 @@ def test_a_filter_does_not_change_when_the_mapping_it_came_from_does() -> None:
 def test_what_is_no_filter_is_refused(wrong: Any) -> None:
     with pytest.raises(InvalidName):
         compiled(wrong)
+
+
+@pytest.mark.parametrize("test", [lambda total: total > 100, where.gt(len), where.contains])
+def test_a_function_is_refused_because_no_transport_can_carry_it(test: Any) -> None:
+    with pytest.raises(InvalidName, match=r"a condition on 'total'.*where\.gt\(100\)"):
+        compiled({"total": test})
