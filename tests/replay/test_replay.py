@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import socket
 import subprocess
 import sys
 import threading
@@ -656,6 +657,20 @@ def test_nothing_reaches_the_live_node(recorded: Recorded) -> None:
         assert outcome.same
         assert heard == []
         assert len(live.history) == 0
+
+
+def test_it_needs_no_network(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        pytest.fail("a replay is offline")
+
+    team = {"editor": AsyncEditor, "rules": rules}
+    views = recorded(team, ask("editor", "abc"))
+    for reach in ("bind", "connect", "connect_ex", "listen", "sendto"):
+        monkeypatch.setattr(socket.socket, reach, refuse)
+
+    outcome = Replay(views, agents=team).run()
+
+    assert outcome.same, outcome.divergence
 
 
 def test_it_leaves_no_thread_behind(recorded: Recorded) -> None:
