@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +15,7 @@ from actorbus import (
     AgentFailed,
     AgentStopped,
     AskTimeout,
+    BusClosed,
     Cancelled,
     Dead,
     DeadLetter,
@@ -106,8 +107,11 @@ class Failure:
 
     what: str
     cause: Callable[[TestNode, Callable[..., Any]], None]
-    tell: type[ActorbusError] | Reason | None
+    tell: type[ActorbusError] | Reason
     ask: type[ActorbusError] | None
+    """None where there is no such ask."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the node."""
 
 
 def no_such_name(node: TestNode, send: Callable[..., Any]) -> None:
@@ -215,6 +219,50 @@ def parked(node: TestNode, send: Callable[..., Any]) -> None:
     node.settle()
 
 
+def handled(node: TestNode, send: Callable[..., Any]) -> None:
+    send(lambda: node.spawn(Worker, name="worker"), Job(number=1))
+    node.settle()
+
+
+def delayed_beyond_its_recipient(node: TestNode, send: Callable[..., Any]) -> None:
+    ref = node.spawn(Worker, name="worker")
+    send(lambda: ref, Job(number=1), delay=10)
+    ref.stop()
+    node.settle()
+    node.advance(10)
+
+
+def delayed_beyond_its_node(node: TestNode, send: Callable[..., Any]) -> None:
+    send(lambda: node.spawn(Worker, name="worker"), Job(number=1), delay=10)
+    node.stop()
+
+
+def node_has_stopped(node: TestNode, send: Callable[..., Any]) -> None:
+    node.spawn(Worker, name="worker")
+    node.stop()
+    send(lambda: node.ref("worker"), Job(number=1))
+
+
+def node_stops(node: TestNode, send: Callable[..., Any]) -> None:
+    send(lambda: node.spawn(Worker, name="worker"), Job(number=1))
+    node.stop()
+
+
+def answering(reason: Reason) -> Callable[[Handle], Handle]:
+    def refuse(handle: Handle) -> Handle:
+        def refuse_all(message: Message[Any]) -> Outcome:
+            return Dead(reason, "not today")
+
+        return refuse_all
+
+    return refuse
+
+
+def in_the_middle(side: Any, reason: Reason) -> Failure:
+    options = {"middleware": [side(answering(reason))]}
+    return Failure(f"{reason} by {side.__name__}", handled, reason, Rejected, options)
+
+
 FAILURES = [
     Failure("no such name", no_such_name, UnknownRecipient, UnknownRecipient),
     Failure("no provider", no_provider, NoProvider, NoProvider),
@@ -233,35 +281,58 @@ FAILURES = [
     Failure("too large", too_large, PayloadTooLarge, PayloadTooLarge),
     Failure("cannot be carried", uncarriable, UnsupportedPayload, UnsupportedPayload),
     Failure("parked, then stopped", parked, Reason.STOPPED, AgentStopped),
+    Failure("node stops", node_stops, Reason.STOPPED, AgentStopped),
+    Failure("node has stopped", node_has_stopped, BusClosed, BusClosed),
+    Failure("its recipient left", delayed_beyond_its_recipient, Reason.NO_SUCH_AGENT, None),
+    Failure("delayed too long", delayed_beyond_its_node, Reason.STOPPED, None),
+    *(
+        in_the_middle(side, reason)
+        for side in (Send, Deliver)
+        for reason in (Reason.REFUSED, Reason.RATE_LIMITED, Reason.DUPLICATE)
+    ),
 ]
+
+ONLY_BETWEEN_NODES = {Reason.UNDECODABLE, Reason.CRASHED_OWNER}
+
+
+def test_there_is_a_row_for_every_reason() -> None:
+    told = {failure.tell for failure in FAILURES}
+
+    assert set(Reason) - told == ONLY_BETWEEN_NODES
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.what)
-def test_a_tell_that_fails_is_an_error_or_a_dead_letter(node: TestNode, failure: Failure) -> None:
+def test_a_tell_that_fails_is_an_error_or_a_dead_letter(failure: Failure) -> None:
     raised: list[ActorbusError] = []
 
-    def send(target: Callable[[], Any], payload: Any, *, expires: float | None = None) -> None:
+    def send(
+        target: Callable[[], Any],
+        payload: Any,
+        *,
+        expires: float | None = None,
+        delay: float | None = None,
+    ) -> None:
         try:
-            target().tell(payload, ttl=expires)
+            target().tell(payload, ttl=expires, delay=delay)
         except ActorbusError as error:
             raised.append(error)
 
-    failure.cause(node, send)
+    with TestNode(**failure.options) as node:
+        failure.cause(node, send)
 
-    if isinstance(failure.tell, Reason):
-        letters = [letter for letter in node.dead_letters.list() if letter.reason is failure.tell]
-        assert len(letters) == 1
-        assert letters[0].recipient == "worker"
-        assert not raised
-    else:
-        assert [type(error) for error in raised] == [failure.tell]
-        assert not node.dead_letters.list()
+        if isinstance(failure.tell, Reason):
+            (letter,) = node.dead_letters.list(reason=failure.tell)
+            assert letter.recipient == "worker"
+            assert not raised
+        else:
+            assert [type(error) for error in raised] == [failure.tell]
+            assert not node.dead_letters.list()
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.what)
-def test_an_ask_that_fails_is_an_error_and_never_a_dead_letter(
-    node: TestNode, failure: Failure
-) -> None:
+@pytest.mark.parametrize(
+    "failure", [one for one in FAILURES if one.ask is not None], ids=lambda failure: failure.what
+)
+def test_an_ask_that_fails_is_an_error_and_never_a_dead_letter(failure: Failure) -> None:
     replies: list[Reply[Any]] = []
     raised: list[ActorbusError] = []
 
@@ -271,55 +342,15 @@ def test_an_ask_that_fails_is_an_error_and_never_a_dead_letter(
         except ActorbusError as error:
             raised.append(error)
 
-    failure.cause(node, send)
+    with TestNode(**failure.options) as node:
+        failure.cause(node, send)
 
-    for reply in replies:
-        with pytest.raises(ActorbusError) as fetched:
-            reply.get()
-        raised.append(fetched.value)
-    assert [type(error) for error in raised] == [failure.ask]
-    assert not node.dead_letters.list(recipient="worker")
-
-
-@pytest.mark.parametrize("side", [Send, Deliver])
-@pytest.mark.parametrize("reason", [Reason.REFUSED, Reason.RATE_LIMITED])
-def test_what_a_middleware_refuses_has_its_reason(side: Any, reason: Reason) -> None:
-    def refuse(handle: Handle) -> Handle:
-        def refuse_all(message: Message[Any]) -> Outcome:
-            return Dead(reason, "not today")
-
-        return refuse_all
-
-    with TestNode(middleware=[side(refuse)]) as node:
-        ref = node.spawn(Worker, name="worker")
-        ref.tell(Job(number=1))
-        reply = ref.ask(Job(number=2))
-        node.settle()
-
-        assert [letter.reason for letter in node.dead_letters.list()] == [reason]
-        with pytest.raises(Rejected):
-            reply.get()
-
-
-def test_a_delayed_message_whose_recipient_left_has_no_such_agent(node: TestNode) -> None:
-    ref = node.spawn(Worker, name="worker")
-    ref.tell(Job(number=1), delay=10)
-    ref.stop()
-    node.settle()
-
-    node.advance(10)
-
-    (letter,) = node.dead_letters.list()
-    assert letter.reason is Reason.NO_SUCH_AGENT
-
-
-def test_a_delayed_message_on_a_node_that_stops_is_a_dead_letter() -> None:
-    node = TestNode().start()
-    node.spawn(Worker, name="worker").tell(Job(number=1), delay=10)
-
-    node.stop()
-
-    assert [letter.reason for letter in node.dead_letters.list()] == [Reason.STOPPED]
+        for reply in replies:
+            with pytest.raises(ActorbusError) as fetched:
+                reply.get()
+            raised.append(fetched.value)
+        assert [type(error) for error in raised] == [failure.ask]
+        assert not node.dead_letters.list(recipient="worker")
 
 
 def test_a_message_handled_late_in_its_own_handler_is_not_expired(node: TestNode) -> None:
