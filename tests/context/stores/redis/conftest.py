@@ -85,6 +85,12 @@ def open_store(server: RedisServer, opened: list[RedisStore]) -> OpenStore:
 
 
 @pytest.fixture
+def deployment() -> str:
+    """A namespace that no other test has, on a server that many share."""
+    return uuid4().hex
+
+
+@pytest.fixture
 def real_server(redis_url: str) -> Iterator[RedisServer]:
     server = RedisServer(redis_url)
     yield server
