@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from actorbus.persistence.holds import Hold
     from actorbus.persistence.queries import Reader
     from actorbus.persistence.recorder import Recorder
-    from actorbus.persistence.repositories import AgentRunView, RunView
+    from actorbus.persistence.repositories import AgentRunView, ProjectView, RunView
     from actorbus.persistence.retention import Deleted, Limits
     from actorbus.persistence.verify import Verification
     from actorbus.settings import Settings
@@ -368,23 +368,25 @@ class Audit:
             to.writelines(text)
         return count
 
-    def check_known(self) -> None:
-        """See that there is history of this tenant and project at all.
+    def counts(self) -> Counts:
+        """How many messages there are, and how they stand."""
+        return self._reader().counts()
 
-        Questions about others are answered too, with nothing, for a project is there from its
-        first record on: this tells a name that was mistyped from a history that is empty.
+    def projects(self, *, limit: int = 100, before: MessageId | None = None) -> list[ProjectView]:
+        """The tenant's projects, newest first; the next page is `before` the last one's ``id``.
+
+        A project is there from its first record on. Questions about one that is not there are
+        answered with nothing.
 
         Raises:
-            UnknownRecord: there is no such tenant or project yet.
+            InvalidQuery: `limit` is not from 1 to 10,000.
+            UnknownRecord: the tenant has no record yet.
         """
         from actorbus.persistence.repositories import Projects, TenantName
 
         self._written()
-        Projects(self._database(), clock=SystemClock()).get(TenantName(self.tenant), self.project)
-
-    def counts(self) -> Counts:
-        """How many messages there are, and how they stand."""
-        return self._reader().counts()
+        projects = Projects(self._database(), clock=SystemClock())
+        return projects.list(TenantName(self.tenant), limit=limit, before=before)
 
     def runs(self, *, limit: int = 100, before: MessageId | None = None) -> list[RunView]:
         """The project's runs, newest first; the next page is `before` the last one's ``id``.

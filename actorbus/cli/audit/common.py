@@ -17,6 +17,7 @@ from actorbus.cli.audit.command import From
 from actorbus.errors import AuditUnavailable, InvalidQuery, UnknownRecord
 from actorbus.message import Status
 from actorbus.persistence.audit import Audit
+from actorbus.persistence.filters import MOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,7 +74,9 @@ History = Annotated[Audit, From(_history)]
 def say_nothing_found(history: Audit) -> None:
     """An answer without messages; a tenant or project that is not there is named."""
     try:
-        history.check_known()
+        known = [one.name for one in history.projects(limit=MOST)]
+        if history.project not in known:
+            raise UnknownRecord("project", history.project, f"tenant {history.tenant!r}", known)
     except UnknownRecord as error:
         sentence = str(error)
     else:

@@ -19,10 +19,19 @@ Who = Annotated[
 ]
 SigningKey = Annotated[
     Path | None,
-    typer.Option("--signing-key", help="PEM file with the Ed25519 key that signs the anchor."),
+    typer.Option(
+        "--signing-key",
+        envvar="ACTORBUS_AUDIT_SIGNING_KEY",
+        help="PEM file with the Ed25519 key that signs the anchor.",
+    ),
 ]
 Anchors = Annotated[
-    Path | None, typer.Option("--anchors", help="The anchors. Default: beside the database.")
+    Path | None,
+    typer.Option(
+        "--anchors",
+        envvar="ACTORBUS_AUDIT_ANCHORS",
+        help="The anchors. Default: beside the database.",
+    ),
 ]
 
 
@@ -30,8 +39,9 @@ def proven(
     audit: Url = None, tenant: Tenant = "default", anchors: Anchors = None, **options: Any
 ) -> Audit:
     """The history that is meant, with its anchors."""
-    place = True if anchors is None else anchors
-    return opened(audit, tenant=tenant, anchors=place, **options)
+    from actorbus.persistence.anchors import place_of
+
+    return opened(audit, tenant=tenant, anchors=place_of(anchors), **options)
 
 
 def _read(audit: Url = None, tenant: Tenant = "default", anchors: Anchors = None) -> Audit:
