@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Final, Literal
 
 from pydantic import Field, ValidationError
@@ -13,6 +14,11 @@ from actorbus.errors import InvalidSettings, did_you_mean
 _PREFIX: Final = "ACTORBUS_"
 _NOT_SETTINGS: Final = frozenset({"ACTORBUS_AUDIT"})
 """Variables that belong to the command line, not to a node."""
+_KEY: Final = re.compile(
+    r"-----|\n|\A\s*MC4CAQAw|\A\s*(?:[0-9a-fA-F]{64}|[A-Za-z0-9+/_-]{43}=?)\s*\Z"
+)
+"""PEM, the same without its frame, and 32 bytes in hexadecimal or base64."""
+NAME_A_FILE: Final = "that looks like a key itself; name the file that holds it"
 
 
 class Settings(BaseSettings):
@@ -75,6 +81,15 @@ class Settings(BaseSettings):
     )
     audit_batch: int = Field(500, ge=1, description="Records written in one transaction.")
     audit_interval: float = Field(0.05, gt=0, description="The longest a record waits for others.")
+    audit_mask: str | None = Field(
+        None, description="What is masked before it is written, with commas between; or all."
+    )
+    audit_anchors: str | None = Field(
+        None, description="The file that anchors go to; by default beside the history's. Or off."
+    )
+    audit_signing_key: str | None = Field(
+        None, repr=False, description="The PEM file with the key that signs anchors, never the key."
+    )
 
     log_level: Literal["debug", "info", "warning", "error", "off"] = Field(
         "warning", description="The least of what a node writes on stderr."
@@ -96,6 +111,13 @@ class Settings(BaseSettings):
                 f"beat ({self.beat}) < suspect_after ({self.suspect_after})"
                 f" < dead_after ({self.dead_after}) must hold, or live nodes look dead"
             )
+        if self.audit_signing_key is not None and is_key(self.audit_signing_key):
+            raise InvalidSettings(f"audit_signing_key: {NAME_A_FILE}")
+
+
+def is_key(text: str) -> bool:
+    """Whether this may be an Ed25519 private key, where the path of its file was wanted."""
+    return _KEY.search(text) is not None
 
 
 def _check_environment(cls: type[Settings]) -> None:

@@ -44,7 +44,15 @@ def bound_audit(audit: str | Audit | None, settings: Settings) -> Audit | None:
     from actorbus.persistence.audit import Audit
 
     if isinstance(audit, str):
-        audit = Audit(audit)
+        from actorbus.persistence.anchors import place_of
+        from actorbus.persistence.masking import kinds_of
+
+        audit = Audit(
+            audit,
+            mask=kinds_of(settings.audit_mask),
+            anchors=place_of(settings.audit_anchors),
+            signing_key=settings.audit_signing_key or None,
+        )
     elif not isinstance(audit, Audit):
         raise AuditUnavailable(f"audit is a URL or an Audit(...), not {audit!r}")
     return audit.bind(settings.tenant, settings.project)

@@ -23,6 +23,7 @@ from actorbus.persistence.chain import HASH_SIZE, fields
 from actorbus.persistence.chains import Sealer, find_acts
 from actorbus.persistence.columns import instant, microseconds
 from actorbus.persistence.masking import Mask
+from actorbus.settings import NAME_A_FILE, is_key
 from actorbus.telemetry import AnchorFailed, Telemetry
 
 if TYPE_CHECKING:
@@ -123,6 +124,13 @@ def anchor_acts(database: Database, tenant: str, proof: Proof, now: float) -> No
         ).write(now)
         if failed:
             raise AuditUnavailable(f"it is done, and could not be anchored: {failed[0]}")
+
+
+def place_of(wanted: str | Path | None) -> bool | Path:
+    """Where anchors go, as a setting or an option says: a file, or ``off``; None: beside."""
+    if wanted is None or not str(wanted):
+        return True
+    return False if str(wanted) == "off" else Path(wanted)
 
 
 def beside(database: Database) -> Path | None:
@@ -342,6 +350,8 @@ def _cryptography() -> tuple[Any, Any]:
 
 
 def _loaded(path: Path, load: Callable[[bytes], Any]) -> Any:
+    if is_key(str(path)):  # no error may show it
+        raise AuditUnavailable(f"the key: {NAME_A_FILE}")
     try:
         return load(path.read_bytes())
     except OSError as error:

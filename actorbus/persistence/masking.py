@@ -163,6 +163,18 @@ class Mask:
         return f"<Mask {', '.join(sorted(self.kinds))}>"
 
 
+def kinds_of(words: str | None) -> bool | frozenset[str]:
+    """What is masked, as a setting says: ``all``, or some kinds with commas between.
+
+    Raises:
+        InvalidSettings: there is no such kind.
+    """
+    kinds = frozenset(filter(None, map(str.strip, (words or "").split(","))))
+    if kinds == {"all"}:
+        return True
+    return bool(kinds) and Mask(kinds).kinds
+
+
 def is_card(text: str) -> bool:
     """Whether this is the number of a payment card: 13 to 19 digits, an issuer's first, and a
     right check digit (ISO/IEC 7812)."""
