@@ -254,14 +254,14 @@ def test_18_a_message_that_kills_its_node_is_given_up_after_the_third(
     deployment.send()
     deployment.has_run(MESSAGES // 5)
 
-    deployment.log.send("x", [Outgoing(AGENTS[0], 1, 2, b"poison".ljust(16), b"poison x 0")])
+    deployment.log.send("x", [Outgoing(AGENTS[0], 1, 2, b"poison".ljust(16), b"poison 0")])
 
     deployment.finish()
     ran = deployment.ran.read_text().splitlines()
-    assert ran.count(f"{AGENTS[0]} poison x 0") == 3
+    assert ran.count(f"{AGENTS[0]} poison 0") == 3
     assert sum(node.poll() is not None for node in deployment.nodes.values()) == 3
     (letter,) = deployment.log.letters()
-    assert (letter["reason"], letter["blob"]) == ("crashed-owner", b"poison x 0")
+    assert (letter["reason"], letter["blob"]) == ("crashed-owner", b"poison 0")
     deployment.ran.write_text("".join(f"{one}\n" for one in ran if "poison" not in one))
     check_ledger(deployment, repeats_an_agent=3 * ACK_BATCH)
 

@@ -136,8 +136,8 @@ class Reading:
 
     @property
     def tries(self) -> bool:
-        """Whether a suspect is in hand."""
-        return self._alone and bool(self._in_hand)
+        """Whether a suspect is in hand, or its end is not acknowledged yet."""
+        return self._alone and self._out > 0
 
     def _next_of(self, level: int) -> Item:
         item = self._waiting[level].popleft()

@@ -152,6 +152,23 @@ def test_what_a_former_owner_may_have_died_of_is_handed_out_alone() -> None:
     assert inbox.admit() is None
 
 
+def test_a_suspect_is_tried_until_its_end_is_acknowledged() -> None:
+    inbox = Reading(Ownership("a", "n", "1", 10, (0, 0, 0, 0), (0, 0, 1, 0), True, (2, 0)))
+    fetch(inbox, [item(0)])
+    repeated = inbox.is_repeated
+    first = inbox.admit()
+    assert first is not None
+
+    tried = [inbox.tries]
+    inbox.done(first.id)
+    tried.append(inbox.tries)
+    inbox.acknowledged(inbox.to_acknowledge()[0])
+    tried.append(inbox.tries)
+
+    assert repeated
+    assert tried == [True, True, False]
+
+
 def test_an_agent_that_ends_gets_no_more() -> None:
     inbox = reading()
     inbox.ending = True
