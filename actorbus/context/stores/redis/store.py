@@ -268,7 +268,7 @@ class RedisStore:
         space = self._space(namespace)
         fence = self._fence_of(namespace, commit.author)
         # One whose fate is unknown is not put back: a late repeat of its commit may yet arrive.
-        writer = self._writers.pop() if self._writers else _Writer()
+        writer = self._a_writer()
         writer.number += 1
         told = self._run(
             self._commit,
@@ -294,6 +294,12 @@ class RedisStore:
         if any(isinstance(one, Set | Increment) and one.ttl for one in commit.operations):
             self._bells.start()
         return told
+
+    def _a_writer(self) -> _Writer:
+        try:
+            return self._writers.pop()
+        except IndexError:
+            return _Writer()
 
     def _words(self, commit: Commit) -> list[Any]:
         words: list[Any] = []
