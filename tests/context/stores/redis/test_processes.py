@@ -48,8 +48,8 @@ def test_what_8_processes_count_adds_up(
     assert contents(store) == {"n": 8 * times, "finished": [times] * 8}
 
 
-@pytest.mark.parametrize("times", [5, pytest.param(1_000, marks=pytest.mark.stress)])
-@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("restless_threads")
+@pytest.mark.parametrize("times", [5, pytest.param(100, marks=pytest.mark.stress)])
 def test_64_writers_of_one_key_lose_nothing(
     real_server: RedisServer, deployment: str, times: int
 ) -> None:
