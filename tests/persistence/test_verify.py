@@ -529,3 +529,36 @@ def test_what_is_masked_was_never_written(file_history: Any, file_url: str) -> N
     assert view.error == "no mail for [email]"
     recorder.close(10)
     assert verified(file_history).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("causation_id", bytes(16)),
+        ("causation_id", b""),
+        ("deadline", -(1 << 63)),
+        ("ended_at", -(1 << 63)),
+    ],
+)
+def test_a_value_that_is_hashed_as_nothing_is_not_taken_for_nothing(
+    file_history: Any, damage: Damage, column: str, value: Any
+) -> None:
+    recorder = file_history.record()
+    recorder.sent(file_history.message("hello"))
+    recorder.flush(10)
+    assert damage.rows(f"SELECT {column} FROM agent_messages") == [(None,)]  # noqa: S608
+
+    damage(f"UPDATE agent_messages SET {column} = :value", value=value)  # noqa: S608
+
+    assert first(file_history).flaw is Flaw.CHANGED
+
+
+@pytest.mark.parametrize("column", ["id", "correlation_id"])
+def test_an_id_with_something_behind_it_is_found(
+    file_history: Any, damage: Damage, column: str
+) -> None:
+    write(file_history, 1)
+
+    damage(f"UPDATE agent_messages SET {column} = CAST({column} || x'00' AS BLOB)")  # noqa: S608
+
+    assert Flaw.CHANGED in {one.flaw for one in verified(file_history).findings}
