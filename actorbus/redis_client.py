@@ -76,6 +76,11 @@ class RedisServer:
         self._check_process()
         return self._make(**self._options(None, 0))
 
+    def publisher(self) -> Redis:
+        """A client that sends nothing twice, for at most once. Whoever asked closes it."""
+        self._check_process()
+        return self._make(**self._options(_COMMAND_TIMEOUT, 0))
+
     def version(self) -> tuple[int, ...]:
         """The server's version, such as (7, 0, 15).
 
