@@ -491,7 +491,7 @@ class Bus:
         for inbox in self.transport.audience(message):
             offered = inbox.offer(message)
             if offered is None:
-                copies += 1
+                copies += inbox.owner is not None
             else:
                 copies += self._spread_refused(message, inbox, offered)
         if self.telemetry.every_message:
