@@ -132,12 +132,14 @@ def deployment(
     redis: Any, tmp_path: Path, request: pytest.FixtureRequest, results: list[Any]
 ) -> Iterator[Deployment]:
     deployment = Deployment(tmp_path, redis.url)
-    yield deployment
-    ran = len(set(deployment.ran.read_text().splitlines()))
-    name = request.node.name.removeprefix("test_").replace("_", " ")
-    again = sum(deployment.repeats().values())
-    results.append((name, ran, len(deployment.lost()), again, deployment.out_of_order()))
-    deployment.close()
+    try:
+        yield deployment
+        ran = len(set(deployment.ran.read_text().splitlines()))
+        name = request.node.name.removeprefix("test_").replace("_", " ")
+        again = sum(deployment.repeats().values())
+        results.append((name, ran, len(deployment.lost()), again, deployment.out_of_order()))
+    finally:
+        deployment.close()
 
 
 def check_ledger(deployment: Deployment, *, repeats_an_agent: int) -> None:
