@@ -104,6 +104,9 @@ class Outbox:
             self._bytes = 0
             self._some.notify_all()
             self._none.notify_all()
+            waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
         return left
 
     def _waiting(self) -> int:

@@ -289,8 +289,8 @@ class PubSubTransport:
 
     def reply_error(self, answer: _Answer, error: BaseException) -> None:
         name, text, fields = error_fields(error)
-        frame = [Word.ERROR, answer.id.to_bytes(16, "big"), name, text[:8_192], fields]
-        self._answer(answer, frame, 16_384)
+        frame = [Word.ERROR, answer.id.to_bytes(16, "big"), name, text, fields]
+        self._answer(answer, frame, len(pack_batch("", [frame])))
 
     def _answer(self, answer: _Answer, frame: Frame, size: int) -> None:
         self._taken.pop((answer.node, answer.id), None)

@@ -13,7 +13,14 @@ import pytest
 from actorbus.bus.routing import Route
 from actorbus.bus.transport import Guarantee, Guarantees
 from actorbus.bus.transports.pubsub import PUBSUB, PubSubTransport
-from actorbus.bus.transports.pubsub.wire import Word, error_fields, pack_batch, read_error
+from actorbus.bus.transports.pubsub.outbox import Outbox, Outgoing
+from actorbus.bus.transports.pubsub.wire import (
+    LONGEST_ERROR,
+    Word,
+    error_fields,
+    pack_batch,
+    read_error,
+)
 from actorbus.codec import Codec, TypeBook
 from actorbus.errors import (
     ActorbusError,
@@ -396,6 +403,41 @@ def test_an_error_is_the_same_after_the_wire(error: ActorbusError) -> None:
 
     assert type(again) is type(error)
     assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+def test_an_error_that_msgpack_cannot_carry_whole_comes_without_that() -> None:
+    error = AgentFailed("a", "ValueError", "half a character: \ud800", "t" * 100_000)
+    error.big, error.ids = 1 << 70, [1 << 70]  # type: ignore[attr-defined]
+
+    name, text, fields = error_fields(error)
+
+    assert pack_batch("node", [[Word.ERROR, b"", name, text, fields]])
+    assert "half a character: ?" in text
+    assert fields.keys() == {"agent", "error_type", "message", "traceback"}
+    assert len(fields["traceback"]) == 16_384
+
+
+def test_an_error_is_never_larger_than_a_node_reads() -> None:
+    error = AgentFailed("a", "ValueError", "\N{SNOWMAN}" * 50_000, "t" * 100_000)
+    error.ids = [1 << 60] * 50_000  # type: ignore[attr-defined]
+    error.__dict__.update({f"note{number}": "n" * 10_000 for number in range(50)})
+
+    name, text, fields = error_fields(error)
+
+    assert len(pack_batch("node", [[Word.ERROR, b"", name, text, fields]])) <= LONGEST_ERROR
+    assert fields.keys() >= {"agent", "error_type", "message", "traceback", "note0"}
+    assert set(fields["message"]) == {"\N{SNOWMAN}"}
+
+
+def test_who_waits_for_room_goes_on_when_the_outbox_is_closed() -> None:
+    outbox, went_on = Outbox(1, 1_000), threading.Event()
+    assert outbox.put(Outgoing("all", [], 1, tell("counter", 1)))
+    assert not outbox.put(Outgoing("all", [], 1, tell("counter", 2)))
+    assert outbox.when_room(went_on.set)
+
+    outbox.close()
+
+    assert went_on.is_set()
 
 
 def test_an_error_of_a_class_that_is_not_ours_is_never_looked_up() -> None:
