@@ -73,6 +73,7 @@ from actorbus.errors import (
     UnknownRecord,
     UnknownTransport,
     UnsupportedPayload,
+    Untrusted,
     VersionConflict,
     VersionNotKept,
 )
@@ -163,6 +164,7 @@ __all__ = [
     "UnknownRecord",
     "UnknownTransport",
     "UnsupportedPayload",
+    "Untrusted",
     "VersionConflict",
     "VersionNotKept",
     "agent",

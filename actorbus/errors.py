@@ -12,6 +12,7 @@
     │   ├── PayloadTooLarge      more bytes than the limit
     │   ├── UnsupportedPayload   a value that no transport can carry
     │   ├── Undecodable          bytes that are no message
+    │   ├── Untrusted            bytes that no trusted node vouches for
     │   ├── InvalidName          not the name of an agent, capability or topic
     │   ├── UnknownTransport     no transport for that URL scheme
     │   ├── TransportUnavailable the transport's server cannot be reached
@@ -150,6 +151,19 @@ class UnsupportedPayload(BusError):
 
 class Undecodable(BusError):
     """Bytes that are no message of ours."""
+
+
+class Untrusted(BusError):
+    """Bytes that no trusted node vouches for, here and now: their message is ``refused``.
+
+    ``why`` is a word of ``actorbus.codec.signing.Distrust``; ``node`` is who is said to have
+    sent them, where that is proven.
+    """
+
+    def __init__(self, why: str, sentence: str, node: str | None = None) -> None:
+        super().__init__(f"not to be trusted ({why}): {sentence}")
+        self.why = why
+        self.node = node
 
 
 class InvalidName(BusError):

@@ -91,6 +91,18 @@ class Settings(BaseSettings):
         None, repr=False, description="The PEM file with the key that signs anchors, never the key."
     )
 
+    signing_key: str | None = Field(
+        None, repr=False, description="The PEM file with the key that signs what the node sends."
+    )
+    trusted_keys: str | None = Field(
+        None,
+        description="Public keys of nodes, a file or a folder; what none of them signed is"
+        " refused.",
+    )
+    replay_window: float = Field(
+        86_400.0, gt=0, description="A signed message older than this is refused."
+    )
+
     log_level: Literal["debug", "info", "warning", "error", "off"] = Field(
         "warning", description="The least of what a node writes on stderr."
     )
@@ -111,8 +123,9 @@ class Settings(BaseSettings):
                 f"beat ({self.beat}) < suspect_after ({self.suspect_after})"
                 f" < dead_after ({self.dead_after}) must hold, or live nodes look dead"
             )
-        if self.audit_signing_key is not None and is_key(self.audit_signing_key):
-            raise InvalidSettings(f"audit_signing_key: {NAME_A_FILE}")
+        for name in ("audit_signing_key", "signing_key"):
+            if is_key(getattr(self, name) or ""):
+                raise InvalidSettings(f"{name}: {NAME_A_FILE}")
 
 
 def is_key(text: str) -> bool:
