@@ -11,6 +11,7 @@ import actorbus
 from actorbus.cli.audit import app as audit
 from actorbus.cli.demo import demo
 from actorbus.cli.doctor import doctor
+from actorbus.cli.keys import keys
 from actorbus.cli.terminal import write_whatever_it_is
 
 app = typer.Typer(
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(doctor)
+app.command()(keys)
 app.add_typer(audit, name="audit")
 
 
