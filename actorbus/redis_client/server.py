@@ -1,35 +1,23 @@
-"""How we speak to Redis: clients, the names of keys, and scripts.
-
-Every back end on Redis shares these. redis-py's defaults lose and repeat: ten retries round send
-and receive together, and one time-out for commands and subscribers alike. Here a command may be
-sent three times, so **everything that is sent must be idempotent**, and a subscriber waits with
-time-outs of its own. What redis-py raises becomes ``TransportUnavailable``, in words without
-the password.
-
-Scripts are called by their digest and loaded where the server does not know them (after a
-restart, or ``SCRIPT FLUSH``).
-"""
+"""One Redis, and the clients of it."""
 
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
-from functools import lru_cache
-from hashlib import sha1
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import SplitResult, quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
-from actorbus.errors import TransportUnavailable, UnknownTransport
+from actorbus.errors import TransportUnavailable
+from actorbus.redis_client.urls import checked_url, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from redis import Redis
 
     Make = Callable[..., Redis]
     """Makes a client; keyword arguments are redis-py's."""
 
-SCHEMES: Final = ("redis", "rediss", "unix")
 OLDEST: Final = (6, 2)
 """The version of Redis whose commands we use."""
 
@@ -162,111 +150,3 @@ class RedisServer:
                 f"{self.shown}: its connections belong to process {self._process}, which was"
                 " forked; make a new Node in the child"
             )
-
-
-class Script:
-    """A Lua script. Calls of one are one command each; load it before it is pipelined.
-
-    All keys that it touches are in one slot, and it writes nothing before all is checked.
-    """
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        # Redis names scripts so; nothing depends on nobody finding another text.
-        self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
-
-    def __call__(self, client: Redis, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
-        """Run it, and load it where the server does not know it (any more)."""
-        from redis.exceptions import NoScriptError
-
-        try:
-            return client.evalsha(self.digest, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return client.eval(self.text, len(keys), *keys, *arguments)
-
-
-def run_all(
-    client: Redis, calls: Sequence[tuple[Script, Sequence[Any], Sequence[Any]]]
-) -> list[Any]:
-    """Run many scripts in one round trip, each on its own; what one raises stands in its place.
-
-    Scripts that the server did not know are loaded, and only those calls are sent again.
-    """
-    from redis.exceptions import NoScriptError
-
-    results = _pipelined(client, calls)
-    unknown = [at for at, one in enumerate(results) if isinstance(one, NoScriptError)]
-    if unknown:
-        for script in {calls[at][0] for at in unknown}:
-            client.script_load(script.text)
-        again = _pipelined(client, [calls[at] for at in unknown])
-        for at, result in zip(unknown, again, strict=True):
-            results[at] = result
-    return results
-
-
-def _pipelined(
-    client: Redis, calls: Sequence[tuple[Script, Sequence[Any], Sequence[Any]]]
-) -> list[Any]:
-    pipeline = client.pipeline(transaction=False)
-    for script, keys, arguments in calls:
-        pipeline.evalsha(script.digest, len(keys), *keys, *arguments)
-    return pipeline.execute(raise_on_error=False)
-
-
-@lru_cache(maxsize=65_536)
-def encoded(name: str) -> str:
-    """A name as part of a key: only ``[A-Za-z0-9._~-]``, so none can choose its slot."""
-    return quote(name, safe="")
-
-
-def decoded(part: bytes | str) -> str:
-    """The name in a part of a key."""
-    return unquote(part.decode() if isinstance(part, bytes) else part)
-
-
-def checked_url(url: str) -> str:
-    """`url`, if it is a Redis server's.
-
-    Raises:
-        UnknownTransport: its scheme is none of ``SCHEMES``.
-        TransportUnavailable: its host, port or database is none.
-    """
-    parts = _split(url)
-    if parts.scheme not in SCHEMES:
-        raise UnknownTransport(url, SCHEMES)
-    if parts.scheme == "unix":
-        if not parts.path.strip("/"):
-            raise TransportUnavailable(
-                f"{shown(url)} names no socket; such as unix:///run/redis.sock"
-            )
-        return url
-    database = parts.path.strip("/")
-    if database and not database.isdecimal():
-        raise TransportUnavailable(
-            f"{shown(url)}: the database is a number, such as {parts.scheme}://host:6379/0"
-        )
-    return url
-
-
-def shown(url: str) -> str:
-    """A URL for people: its password hidden, and what else may be one."""
-    try:
-        parts = _split(url)
-    except TransportUnavailable:
-        return "the Redis server"
-    host = parts.netloc.rpartition("@")[2]
-    user = parts.username or ""
-    who = f"{user}:***@" if parts.password is not None else f"{user}@" if user else ""
-    return f"{parts.scheme}://{who}{host}{parts.path}"
-
-
-def _split(url: str) -> SplitResult:
-    try:
-        parts = urlsplit(url)
-        parts.port  # noqa: B018 - this reads it, and raises
-    except ValueError as error:
-        raise TransportUnavailable(
-            f"that is no URL of a Redis server ({error}); such as redis://host:6379/0"
-        ) from None
-    return parts
