@@ -16,7 +16,7 @@ MARK = "\n# Prints:\n"
 def test_there_is_one_for_each_rung_of_the_ladder() -> None:
     numbers = [int(example.name[:2]) for example in EXAMPLES]
 
-    assert numbers == list(range(1, 20))
+    assert numbers == list(range(1, 21))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)

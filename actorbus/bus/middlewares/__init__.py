@@ -14,6 +14,7 @@ another. What another node or a pulled mailbox takes does not come through the d
 from actorbus.bus.middlewares.authorise import authorise
 from actorbus.bus.middlewares.deduplicate import deduplicate
 from actorbus.bus.middlewares.rate_limit import rate_limit
+from actorbus.bus.middlewares.rules import Rule, Rules
 from actorbus.bus.middlewares.trace import trace
 
-__all__ = ["authorise", "deduplicate", "rate_limit", "trace"]
+__all__ = ["Rule", "Rules", "authorise", "deduplicate", "rate_limit", "trace"]

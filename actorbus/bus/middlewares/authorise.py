@@ -26,6 +26,9 @@ def authorise(allowed: Policy | Table) -> Middleware:
     allowed ``"*"``, of an event the topic's name. ``Deliver`` decides for each agent that a
     message reaches, however it came there. Replies are always allowed.
 
+    `allowed` may be ``Rules``, which a file can hold, and which go by payload, node and
+    capability too. What other nodes send meets the ``Deliver`` side here, and no other.
+
     It fails closed: a sender that a table does not name may send to nobody, and a policy that
     raises refuses the message.
 
