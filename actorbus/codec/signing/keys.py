@@ -11,7 +11,7 @@ import base64
 import binascii
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from actorbus.errors import InvalidName, InvalidSettings
@@ -90,7 +90,7 @@ def private_key(path: Path) -> Ed25519PrivateKey:
         raise InvalidSettings(f"signing_key: {NAME_A_FILE}")
     serialization, ed25519 = _cryptography()
     try:
-        key = serialization.load_pem_private_key(_read(path, "the signing key"), None)
+        key: Any = serialization.load_pem_private_key(_read(path, "the signing key"), None)
     except (ValueError, TypeError):
         raise InvalidSettings(
             f"the signing key {path}: no key in PEM without a passphrase;"
@@ -104,7 +104,7 @@ def private_key(path: Path) -> Ed25519PrivateKey:
         raise InvalidSettings(
             f"the signing key {path}: no Ed25519 key; `actorbus keys NODE` makes one"
         )
-    return key
+    return cast("Ed25519PrivateKey", key)
 
 
 def trusted_keys(path: Path) -> dict[str, tuple[Ed25519PublicKey, ...]]:

@@ -101,7 +101,9 @@ class Signer:
         self._name = _name(node)
         self._domain = _domain(namespace)
         self._lock = threading.Lock()
-        self._begin(0)
+        self._run = secrets.token_bytes(8)
+        self._number = 0
+        self._latest = 0
 
     def seal(
         self, recipient: str, blob: bytes, now: float, *, level: int = 0, delay: float = 0.0
@@ -126,15 +128,11 @@ class Signer:
         """Time never goes back in a run: the order of what it sealed is in time and number."""
         with self._lock:
             if at < self._latest - _BACKWARDS:
-                self._begin(at)
+                self._run = secrets.token_bytes(8)
+                self._latest = at
             self._latest = max(self._latest, at)
             self._number += 1
             return self._latest, self._run, self._number
-
-    def _begin(self, at: int) -> None:
-        self._run = secrets.token_bytes(8)
-        self._number = 0
-        self._latest = at
 
 
 class Verifier:
