@@ -95,8 +95,10 @@ class Message(Generic[T]):
     """The envelope round a payload.
 
     ``created_at`` and ``deadline`` are node time, in seconds. ``recipient`` is None for
-    broadcasts and events, ``sender`` is None for code that is not an agent. ``answer_to`` is
-    where a reply goes; only the runtime touches it.
+    broadcasts and events, ``sender`` is None for code that is not an agent. Only the runtime
+    touches the rest: ``answer_to``, where a reply goes; ``delivery``, who wants to know how it
+    ends, if it came from outside this process; ``manner``, how history says that one of many
+    recipients has handled it.
     """
 
     __slots__ = (
@@ -108,9 +110,11 @@ class Message(Generic[T]):
         "correlation_id",
         "created_at",
         "deadline",
+        "delivery",
         "hops",
         "id",
         "kind",
+        "manner",
         "payload",
         "priority",
         "recipient",
@@ -138,6 +142,7 @@ class Message(Generic[T]):
         headers: Mapping[str, str] | None,
         answer_to: Any = None,
         type: str | None = None,
+        delivery: Any = None,
     ) -> None:
         self.id = id
         self.kind = kind
@@ -156,6 +161,8 @@ class Message(Generic[T]):
         self._headers = headers
         self.answer_to = answer_to
         self._type = type
+        self.delivery = delivery
+        self.manner: Any = None
 
     @property
     def type(self) -> str:
@@ -185,7 +192,9 @@ class Message(Generic[T]):
         )
 
 
-_COPIED: Final = tuple(name for name in Message.__slots__ if not name.startswith("_"))
+_COPIED: Final = tuple(
+    name for name in Message.__slots__ if not name.startswith("_") and name != "manner"
+)
 
 
 PlainEntry = tuple[

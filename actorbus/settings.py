@@ -6,7 +6,7 @@ import os
 import re
 from typing import Any, Final, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from actorbus.errors import InvalidSettings, did_you_mean
@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     beat: float = Field(2.0, gt=0, description="A node's heartbeat.")
     suspect_after: float = Field(5.0, gt=0, description="A silent node is suspect after.")
     dead_after: float = Field(10.0, gt=0, description="And dead after.")
+    namespace: str = Field(
+        "actorbus", description="Nodes on one server see each other if they share it."
+    )
     context_history: int = Field(100, ge=1, description="Versions kept of a context key.")
     context_log: int = Field(10_000, ge=1, description="Commits kept of a namespace.")
     watch_backlog: int = Field(
@@ -103,6 +106,23 @@ class Settings(BaseSettings):
         86_400.0, gt=0, description="A signed message older than this is refused."
     )
 
+    redis_username: str | None = Field(
+        None, description="The ACL user of the Redis servers, where the bus's URL names none."
+    )
+    redis_password: SecretStr | None = Field(
+        None, description="And the password, where the URL has none."
+    )
+    redis_sentinel_username: str | None = Field(None, description="The ACL user of the sentinels.")
+    redis_sentinel_password: SecretStr | None = Field(None, description="And the password.")
+    redis_ca: str | None = Field(
+        None, description="The PEM file of who signs the servers' certificates; else the system's."
+    )
+    redis_cert: str | None = Field(None, description="The PEM file of the client certificate.")
+    redis_key: str | None = Field(None, description="And of its key, if that is in another file.")
+    redis_check_hostname: bool = Field(
+        True, description="Whether a server's certificate must be for the host of the URL."
+    )
+
     log_level: Literal["debug", "info", "warning", "error", "off"] = Field(
         "warning", description="The least of what a node writes on stderr."
     )
@@ -123,7 +143,7 @@ class Settings(BaseSettings):
                 f"beat ({self.beat}) < suspect_after ({self.suspect_after})"
                 f" < dead_after ({self.dead_after}) must hold, or live nodes look dead"
             )
-        for name in ("audit_signing_key", "signing_key"):
+        for name in ("audit_signing_key", "signing_key", "redis_key"):
             if is_key(getattr(self, name) or ""):
                 raise InvalidSettings(f"{name}: {NAME_A_FILE}")
 

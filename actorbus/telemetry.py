@@ -212,6 +212,21 @@ class TimerFailed(Event):
     error: BaseException
 
 
+class TransportTrouble(Event):
+    """The transport could not do something at once; it goes on trying where that helps."""
+
+    level: ClassVar[Level] = "warning"
+    error: Exception
+
+
+class MessagesLost(Event):
+    """The server lost what it had accepted from this node, and it is too old to be sent again."""
+
+    level: ClassVar[Level] = "error"
+    recipient: str
+    count: int
+
+
 class ModuleBroken(Event):
     """The loader could not use a module, or an agent in it, and went on without it."""
 

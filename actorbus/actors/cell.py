@@ -25,7 +25,7 @@ from actorbus.actors.commands import (
 )
 from actorbus.actors.lifecycle import State, may_become
 from actorbus.actors.reply import Reply
-from actorbus.bus.history import HANDLED_REPLY, HANDLED_REQUEST, HANDLED_TELL, handled_as
+from actorbus.bus.history import HANDLED_REPLY, HANDLED_REQUEST, HANDLED_TELL
 from actorbus.bus.mailbox import Mailbox, MailboxPolicy
 from actorbus.bus.middleware import Dead, Handled, Pending
 from actorbus.bus.origin import CURRENT
@@ -309,17 +309,51 @@ class Cell:
                 mailbox.taken += 1
                 activation.entry = entry
                 started_at = now
-                if not inline or not isinstance(entry, tuple):
-                    message = envelope(entry)
+                if not isinstance(entry, tuple):
+                    manner = entry.manner
                     if (
-                        inline
-                        and recorder is None
-                        and message.answer_to is None
-                        and message.deadline is None
+                        manner is None
+                        or not inline
+                        or recorder is not None
+                        or entry.deadline is not None
+                        or (call := table.get(entry.payload.__class__)) is None
                     ):
-                        go_on = self._handle_shared(message, activation, started_at)
-                    else:
-                        go_on = self._handle_here(message, activation, started_at)
+                        go_on = self._handle_here(entry, activation, started_at)
+                        now = monotonic() + offset
+                        if now > end_of_turn or not go_on:
+                            break
+                        continue
+                    # The short way for what many get: a broadcast, an event.
+                    try:
+                        call(agent, entry.payload)
+                    except BaseException as error:  # noqa: BLE001 - supervision decides
+                        go_on = handling.failed(self, entry, error, activation, started_at)
+                        now = monotonic() + offset
+                        if now > end_of_turn or not go_on:
+                            break
+                        continue
+                    now = monotonic() + offset
+                    append(
+                        (
+                            entry.id,
+                            entry._type or entry.payload.__class__,
+                            entry.sender,
+                            name,
+                            entry.priority._value_,
+                            entry.created_at,
+                            started_at,
+                            now,
+                            entry.correlation_id,
+                            entry.causation_id,
+                            entry.run_id,
+                            manner,
+                        )
+                    )
+                    if now > end_of_turn:
+                        break
+                    continue
+                if not inline:
+                    go_on = self._handle_here(envelope(entry), activation, started_at)
                     now = monotonic() + offset
                     if now > end_of_turn or not go_on:
                         break
@@ -421,38 +455,6 @@ class Cell:
         """The turn is over and there is more: go to the end of the run queue."""
         self.dispatcher.enqueue(self)
         self.dispatcher.nudge()
-
-    def _handle_shared(
-        self, message: Message[Any], activation: Activation, started_at: float
-    ) -> bool:
-        """The short way for an envelope that nobody waits for: a broadcast, an event."""
-        payload = message.payload
-        call = self.table.get(payload.__class__)
-        if call is None:
-            return self._handle_here(message, activation, started_at)
-        try:
-            call(self.agent, payload)
-        except BaseException as error:  # noqa: BLE001 - supervision decides
-            return handling.failed(self, message, error, activation, started_at)
-        bus = self.runtime.bus
-        ids = bus.ids
-        bus.history.append(
-            (
-                message.id,
-                message._type or payload.__class__,
-                message.sender,
-                self.name,
-                message.priority._value_,
-                message.created_at,
-                started_at,
-                ids.monotonic() + ids.offset,
-                message.correlation_id,
-                message.causation_id,
-                message.run_id,
-                handled_as(message.kind, message.topic, message.attempt),
-            )
-        )
-        return True
 
     def _handle_here(self, message: Message[Any], activation: Activation, now: float) -> bool:
         """Handle one message on this thread. False: the turn is over, the agent waits."""

@@ -246,7 +246,7 @@ class Ref:
     @property
     def alive(self) -> bool:
         """Whether messages are still taken."""
-        return self._runtime.bus.transport.route(self.name) is self._inbox
+        return self._runtime.bus.transport.route(self.name) == self._inbox
 
     @property
     def actor_ref(self) -> pykka.ActorRef[Any]:

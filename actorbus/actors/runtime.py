@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import random as random_module
     from collections.abc import Callable, Mapping, Sequence
 
+    from actorbus.actors.crew import Crew
     from actorbus.actors.dispatcher import Dispatcher
     from actorbus.actors.dispatchers.loop import LoopDispatcher
     from actorbus.bus.bus import Bus, Recorder
@@ -117,6 +118,8 @@ class Runtime:
         self.loop: LoopDispatcher
         self.make_logger: Callable[[str], Any]
         self.learn_types: Callable[[type[Agent]], None] = _nothing_to_learn
+        self.crew: Crew | None = None
+        """Where agents can move between nodes, those that this one could run."""
         self.accepting = False
         self._lock = threading.Lock()
         self._numbers: dict[str, count[int]] = {}
@@ -159,7 +162,7 @@ class Runtime:
         )
         if failover is not None:
             cell.failover = failover
-        cell.ref = Ref(self, chosen, cell.mailbox)
+        cell.ref = Ref(self, chosen, self.bus.transport.entrance(cell.mailbox))
         cell.agent = cell.build()
         self.learn_types(cls)
         at_once = cls.on_start is Agent.on_start

@@ -54,8 +54,12 @@ class Standby:
             cell = self._runtime.cells.get(name)
             if cell is not None:
                 return None if cell.agent_class is cls else cell.agent_type
-            if self._runtime.bus.transport.route(name) is not None:
+            found = self._runtime.bus.transport.route(name)
+            crew = self._runtime.crew
+            if found is not None and (crew is None or found.owner is not None):
                 return "someone who was there before"
+            if crew is not None:
+                crew.stand_by(name, cls)
             self._standing[name] = _Standing(cls)
             for capability in cls.capabilities:
                 self.offered.setdefault(capability, []).append(name)

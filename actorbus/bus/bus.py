@@ -243,7 +243,7 @@ class Bus:
         if self._check_payload is not None and not stays_here:
             self._check_payload(message.payload)
         if delay is not None:
-            self._send_later(message, checked_delay(delay))
+            self._send_later(message, inbox, checked_delay(delay))
         elif self._handle is not None:
             self._obey(message, self._handle(message))
         else:
@@ -304,6 +304,8 @@ class Bus:
         started_at: float | None = None,
     ) -> None:
         """An accepted message will not be handled: tell its asker, or keep a dead letter."""
+        if message.delivery is not None and message.delivery.goes_on(reason):
+            return
         now = self.clock.now()
         text = details or (None if error is None else str(error))
         if message.answer_to is not None:
@@ -366,9 +368,12 @@ class Bus:
 
     # -- delay
 
-    def _send_later(self, message: Message[Any], seconds: float) -> None:
+    def _send_later(self, message: Message[Any], inbox: Inbox, seconds: float) -> None:
         def hold(message: Message[Any]) -> Outcome:
-            self._hold(message, seconds)
+            if inbox.offer_later is None:
+                self._hold(message, seconds)
+            else:
+                self._accept(message, inbox, partial(inbox.offer_later, seconds=seconds))
             return Accepted()
 
         self._obey(message, sending(self._middlewares, hold)(message))
@@ -475,10 +480,17 @@ class Bus:
         self._accept(message, self.inbox(message.recipient))
         return Accepted()
 
-    def _accept(self, message: Message[Any], inbox: Inbox) -> None:
+    def _accept(
+        self,
+        message: Message[Any],
+        inbox: Inbox,
+        offer: Callable[[Message[Any]], Offered] | None = None,
+    ) -> None:
         if self.recorder is not None:
             self.recorder.sent(message)
-        offered = inbox.offer(message)
+        offered = (offer or inbox.offer)(message)
+        if offered is Refusal.FULL and offer is not None:
+            raise MailboxFull(inbox.name, inbox.policy.capacity, "it cannot wait for room as well")
         if offered is not None:
             self.refused(message, inbox, offered)
         if self.telemetry.every_message:
@@ -487,6 +499,7 @@ class Bus:
     def _spread(self, message: Message[Any]) -> int:
         if self.recorder is not None:
             self.recorder.sent(message)
+        message.manner = handled_as(message.kind, message.topic)
         copies = 0
         for inbox in self.transport.audience(message):
             offered = inbox.offer(message)
@@ -575,6 +588,8 @@ class Bus:
             self.recorder.ended(message, recipient, status, reason, error, started_at, now)
         if self.telemetry.every_message:
             self.telemetry.emit(MessageEnded(ending_of(ending), message))
+        if message.delivery is not None:
+            message.delivery.over(recipient, status, reason, error, message.attempt)
 
     def _error(self, message: Message[Any], recipient: str | None, reason: Reason) -> ActorbusError:
         """What an asker is told when a message ends for `reason`."""
@@ -607,6 +622,7 @@ class Bus:
             deadline=None,
             causation_id=old.id,
             attempt=1,
+            delivery=None,
         )
         self.send(message, self.inbox(name))
         return message.id

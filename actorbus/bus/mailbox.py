@@ -109,6 +109,10 @@ class Inbox(Protocol):
     owner: Any
     """Whoever handles what arrives here, if it is in this process."""
 
+    @property
+    def offer_later(self) -> Callable[..., Offered] | None:
+        """``offer(message, seconds=...)``, for later; None if the sender's node holds it back."""
+
     def offer(self, message: Message[Any]) -> Offered:
         """Take the message or say why not. Never blocks."""
 
@@ -190,6 +194,8 @@ class Mailbox:
         self._waiters: list[Callable[[], object]] | None = None
 
     # -- the sender's side
+
+    offer_later = None
 
     def offer(self, message: Message[Any]) -> Offered:
         """Take `message`, or say why not. Never blocks."""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
     from actorbus.bus.mailbox import Inbox
     from actorbus.bus.routing import Route
-    from actorbus.message import Message
+    from actorbus.clock import Clock
+    from actorbus.message import Message, Reason, Status
+    from actorbus.telemetry import Telemetry
 
 
 class Guarantee(StrEnum):
@@ -54,12 +56,55 @@ class Guarantees:
         return guarantee in self.given
 
 
+class Home(Protocol):
+    """The bus of the node that uses a transport: where what cannot be delivered ends."""
+
+    clock: Clock
+    telemetry: Telemetry
+
+    def fail(
+        self,
+        message: Message[Any],
+        recipient: str | None,
+        reason: Reason,
+        error: BaseException | None = None,
+    ) -> None:
+        """A message will not be handled: tell its asker, or keep a dead letter."""
+
+
+class Delivery(Protocol):
+    """A message that came from outside this process, and wants to know how it ends here."""
+
+    def goes_on(self, reason: Reason) -> bool:
+        """Whether another node will handle it, so that ending for `reason` is no end at all."""
+
+    def over(
+        self,
+        recipient: str | None,
+        status: Status,
+        reason: Reason | None,
+        error: str | None,
+        attempt: int,
+    ) -> None:
+        """It ended, for `recipient` if many got it."""
+
+
 class Transport(Protocol):
     """Moves messages. Every method is safe from any thread; none blocks on an agent."""
 
     guarantees: Guarantees
     shared: dict[str, Any]
     """What nodes that share this transport share beside it: registry and context."""
+
+    def open(self, home: Home) -> None:
+        """A node begins to use it. Others may too, where nodes can share a transport.
+
+        Raises:
+            TransportUnavailable: its server did not answer within seconds.
+        """
+
+    def entrance(self, inbox: Inbox) -> Inbox:
+        """What those who send to `inbox.name` put messages into: `inbox`, or what leads there."""
 
     def attach(self, inbox: Inbox) -> None:
         """Deliver what is sent to ``inbox.name`` here.
@@ -85,6 +130,12 @@ class Transport(Protocol):
 
     def unsubscribe(self, route: Route) -> None:
         """Idempotent."""
+
+    def pending(self) -> int:
+        """Accepted messages for agents here that are not in their mailboxes, and unsent ones."""
+
+    def leave(self) -> None:
+        """The node begins to stop: what others can handle is left to them from now on."""
 
     def flush(self, timeout: float) -> int:
         """Wait until sends are accepted, at most `timeout` seconds. How many are not."""

@@ -101,8 +101,8 @@ class Codec:
                 f"{with_article(type(payload))} can be packed but not rebuilt: {error}"
             ) from None
 
-    def encode(self, message: Message[Any]) -> bytes:
-        """A whole message. Times stay as they are: who sends over a clock's border maps them.
+    def encode(self, message: Message[Any], *, shift: float = 0.0) -> bytes:
+        """A whole message. `shift` is added to its times, in seconds: another clock's lead.
 
         Raises:
             UnsupportedPayload: as for the payload, or for headers that are not text.
@@ -110,7 +110,7 @@ class Codec:
         """
         payload = self.encode_payload(message.payload)
         try:
-            data = pack_frame(envelope_fields(message, payload))
+            data = pack_frame(envelope_fields(message, payload, shift))
         except UnicodeEncodeError:
             raise UnsupportedPayload(
                 "the headers hold text that is not valid Unicode (a lone surrogate)"
@@ -122,8 +122,10 @@ class Codec:
             )
         return data
 
-    def decode(self, data: bytes) -> Message[Any]:
-        """The message that `data` was made of. A reply to it has nowhere to go yet.
+    def decode(self, data: bytes, *, shift: float = 0.0) -> Message[Any]:
+        """The message that `data` was made of, its times less `shift`.
+
+        A reply to it has nowhere to go yet.
 
         Raises:
             Undecodable: for any reason at all.
@@ -134,4 +136,7 @@ class Codec:
         except Exception as error:  # noqa: BLE001 - whatever a wrong envelope trips over
             raise Undecodable(f"a wrong envelope: {type(error).__name__}") from None
         message.payload = self.decode_payload(message.payload)
+        message.created_at -= shift
+        if message.deadline is not None:
+            message.deadline -= shift
         return message

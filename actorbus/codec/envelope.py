@@ -23,8 +23,8 @@ _KINDS: Final = {str(kind): kind for kind in MessageKind}
 _PRIORITIES: Final = {int(priority): priority for priority in Priority}
 
 
-def envelope_fields(message: Message[Any], payload: bytes) -> list[Any]:
-    """What ``read_envelope`` reads."""
+def envelope_fields(message: Message[Any], payload: bytes, shift: float = 0.0) -> list[Any]:
+    """What ``read_envelope`` reads; `shift` seconds are added to its times."""
     headers = message.headers
     for key, value in headers.items():
         if type(key) is not str or type(value) is not str:
@@ -38,8 +38,8 @@ def envelope_fields(message: Message[Any], payload: bytes) -> list[Any]:
         message.recipient,
         message.topic,
         message.priority,
-        message.created_at,
-        message.deadline,
+        message.created_at + shift,
+        None if message.deadline is None else message.deadline + shift,
         message.correlation_id.to_bytes(16, "big"),
         None if causation is None else causation.to_bytes(16, "big"),
         message.run_id,

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from actorbus.bus.transports.memory import MemoryTransport
 from actorbus.errors import AuditUnavailable, InvalidSettings, UnknownTransport
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actorbus.bus.mailbox import MailboxPolicy
     from actorbus.bus.transport import Transport
+    from actorbus.codec import Codec
     from actorbus.persistence.audit import Audit
     from actorbus.settings import Settings
 
-_SCHEMES: Final = ("memory",)
+_SCHEMES: Final = (
+    "memory",
+    "redis",
+    "rediss",
+    "unix",
+    "redis+pubsub",
+    "rediss+pubsub",
+    "unix+pubsub",
+)
 
 
 def checked_settings(settings: Settings | None, check_payloads: bool | None) -> Settings:
@@ -28,14 +40,54 @@ def checked_settings(settings: Settings | None, check_payloads: bool | None) -> 
     return settings
 
 
-def transport_of(bus: object) -> Transport:
+@runtime_checkable
+class RunsElsewhere(Protocol):
+    """A transport whose agents can move between nodes."""
+
+    crew: Any
+    codec: Any
+
+    def offer(self, name: str, policy: MailboxPolicy, spec: bytes) -> None:
+        """Let others send to an agent that some node can make once it is needed."""
+
+
+def transport_of(
+    bus: object, *, name: str, settings: Settings, make_codec: Callable[[], Codec]
+) -> Transport:
     if isinstance(bus, str):
-        if bus.split(":", 1)[0] != "memory":
+        scheme = bus.split(":", 1)[0]
+        if scheme == "memory":
+            return MemoryTransport()
+        if scheme not in _SCHEMES:
             raise UnknownTransport(bus, _SCHEMES)
-        return MemoryTransport()
+        return _redis_transport(bus, name, settings, make_codec())
     if not all(hasattr(bus, name) for name in ("attach", "route", "audience", "guarantees")):
         raise UnknownTransport(repr(bus), _SCHEMES)
     return bus  # type: ignore[return-value]
+
+
+def _redis_transport(url: str, name: str, settings: Settings, codec: Codec) -> Transport:
+    from actorbus.bus.transports.pubsub import PubSubTransport
+    from actorbus.bus.transports.redis.transport import RedisTransport
+    from actorbus.redis_client import RedisServer
+
+    server = RedisServer(url.replace("+pubsub", "", 1), name=f"actorbus-{name}")
+    if "+pubsub" in url.split(":", 1)[0]:
+        return PubSubTransport(
+            server,
+            codec,
+            namespace=settings.namespace,
+            beat=settings.beat,
+            dead_after=settings.dead_after,
+        )
+    return RedisTransport(
+        server,
+        codec,
+        name=name,
+        namespace=settings.namespace,
+        ttl=settings.dead_after,
+        send_timeout=settings.send_timeout,
+    )
 
 
 def bound_audit(audit: str | Audit | None, settings: Settings) -> Audit | None:

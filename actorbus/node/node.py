@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+from actorbus.actors.crew import Crew
 from actorbus.actors.dispatchers.pool import PoolDispatcher
 from actorbus.actors.dispatchers.thread import ThreadDispatcher
 from actorbus.actors.run import Run
@@ -38,6 +39,7 @@ from actorbus.errors import (
 )
 from actorbus.message import Priority, check_name
 from actorbus.node.arguments import (
+    RunsElsewhere,
     bound_audit,
     checked_port,
     checked_settings,
@@ -66,7 +68,7 @@ if TYPE_CHECKING:
     from actorbus.bus.transport import Transport
     from actorbus.bus.waiting import Waiting
     from actorbus.clock import Clock
-    from actorbus.codec import TypeBook
+    from actorbus.codec import Codec, TypeBook
     from actorbus.context.context import Context
     from actorbus.context.stores.memory import MemoryStore
     from actorbus.observability.logs import Logs
@@ -123,7 +125,11 @@ class Node:
         self._metrics_port = checked_port(metrics_port)
         self._audit = bound_audit(audit, self.settings)
         send_side, deliver_side = sides(middleware)
-        transport = transport_of(bus)
+        self._types: TypeBook | None = None
+        self._codec: Codec | None = None
+        transport = transport_of(
+            bus, name=self.name, settings=self.settings, make_codec=self._make_codec
+        )
         shares = transport is bus
         self.telemetry = Telemetry()
         self._clock = self._make_clock()
@@ -153,7 +159,6 @@ class Node:
             telemetry=self.telemetry,
             watch_backlog=self.settings.watch_backlog,
         )
-        self._types: TypeBook | None = None
         self.bus = Bus(
             transport,
             clock=self._clock,
@@ -177,7 +182,11 @@ class Node:
         )
         self._runtime.make_logger = self._make_logger
         self._runtime.learn_types = self._learn_types
-        self._work = Work(self._runtime.cells)
+        if isinstance(transport, RunsElsewhere):
+            self._runtime.crew = transport.crew = Crew(
+                self._runtime, transport.codec, transport.offer
+            )
+        self._work = Work(self._runtime.cells, transport)
         self._mailboxes: dict[str, PullMailbox] = {}
         self._life = threading.Lock()
         self._started = False
@@ -206,6 +215,7 @@ class Node:
                 raise BusClosed("this node was stopped; make a new Node")
             if self._started:
                 return self
+            self.bus.transport.open(self.bus)
             self._start_recorder()
             self.registry.start()
             self._start_dispatchers()
@@ -592,6 +602,23 @@ class Node:
 
     # -- inside
 
+    def _make_codec(self) -> Codec:
+        """What messages between processes are packed with."""
+        from actorbus.codec import Codec
+
+        self._codec = Codec(self.types, limit=self.settings.payload_limit, make_ref=self._far_ref)
+        return self._codec
+
+    def _far_ref(self, name: str) -> Ref:
+        """A Ref that came in a message: whoever sent it knows the agent."""
+        from actorbus.actors.ref import Ref
+
+        cell = self._runtime.cells.get(name)
+        transport: Any = self.bus.transport
+        return (
+            cell.ref if cell is not None else Ref(self._runtime, name, transport.ref_entrance(name))
+        )
+
     def _payload_check(self) -> Callable[[Any], None] | None:
         if not self.settings.check_payloads:
             return None
@@ -623,7 +650,7 @@ class Node:
         return self._logs.agent(agent, _message_in_hand)
 
     def _learn_types(self, cls: type[Agent]) -> None:
-        if not self.settings.check_payloads:
+        if not self.settings.check_payloads and self._codec is None:
             return
         for handler in cls.handler_table.handlers:
             for kind in (*handler.types, *handler.returns):
@@ -648,6 +675,7 @@ class Node:
             self._stopped = True
             self._runtime.accepting = False
         self.bus.close()
+        self.bus.transport.leave()
         for mailbox in self._mailboxes.values():
             mailbox.close()
         for cell in list(self._runtime.cells.values()):
@@ -664,6 +692,7 @@ class Node:
         self._runtime.asking.deadlines.close()
         self._clock.close()
         self.bus.transport.flush(timeout)
+        self.bus.transport.close()
         try:
             if self._recorder is not None:
                 self._recorder.close(timeout)

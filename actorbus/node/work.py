@@ -10,20 +10,24 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from actorbus.actors.cell import Cell
+    from actorbus.bus.transport import Transport
 
 
 class Work:
     """Who of `cells` is at work, and who has not ended. They come and go meanwhile."""
 
-    __slots__ = ("_table",)
+    __slots__ = ("_table", "_transport")
 
-    def __init__(self, cells: Mapping[str, Cell]) -> None:
+    def __init__(self, cells: Mapping[str, Cell], transport: Transport) -> None:
         self._table = cells
+        self._transport = transport
 
     def is_quiet(self) -> bool:
-        """Whether nobody is at work, twice with nothing done in between."""
+        """Whether nobody is at work, twice with nothing done in between, and nothing on its way."""
         before = self._handled()
-        return before is not None and before == self._handled()
+        if before is None or self._transport.pending():
+            return False
+        return before == self._handled()
 
     def _handled(self) -> int | None:
         """How many messages were handled in all; None if somebody is at work."""

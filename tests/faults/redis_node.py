@@ -46,7 +46,7 @@ class Node:
         self.log = InboxLog(self.server)
         self.consumer = Consumer(self.log, self.server, name, bells=bells)
         self.keeper = Keeper(
-            self.log, name, ttl=ttl, wants=lambda _: not self.leaving, adopt=self.adopt
+            self.log, name, ttl=ttl, wants=lambda names: [] if self.leaving else names, adopt=self.adopt
         )
         self.work: queue.SimpleQueue[tuple[Agent, Item] | None] = queue.SimpleQueue()
         self.agents: dict[str, Agent] = {}

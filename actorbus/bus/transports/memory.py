@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actorbus.bus.mailbox import Inbox
+    from actorbus.bus.transport import Home
     from actorbus.message import Message
 
 MEMORY: Final = Guarantees(
@@ -49,6 +50,12 @@ class MemoryTransport:
         self._router = Router()
         self.route = self._inboxes.get
 
+    def open(self, home: Home) -> None:
+        pass
+
+    def entrance(self, inbox: Inbox) -> Inbox:
+        return inbox
+
     def attach(self, inbox: Inbox) -> None:
         with self._lock:
             if self._inboxes.setdefault(inbox.name, inbox) is not inbox:
@@ -81,6 +88,12 @@ class MemoryTransport:
 
     def unsubscribe(self, route: Route) -> None:
         self._router.remove(route)
+
+    def pending(self) -> int:
+        return 0
+
+    def leave(self) -> None:
+        pass
 
     def flush(self, timeout: float) -> int:
         return 0

@@ -77,11 +77,16 @@ class Outbox:
             if not self._queue:
                 self._none.notify_all()
 
+    @property
+    def waiting(self) -> int:
+        """Frames that are not out."""
+        return len(self._queue) + self._in_hand
+
     def flush(self, timeout: float) -> int:
         """Wait until all is out; how many are not."""
         with self._lock:
-            self._none.wait_for(lambda: not self._waiting(), timeout)
-            return self._waiting()
+            self._none.wait_for(lambda: not self.waiting, timeout)
+            return self.waiting
 
     def when_room(self, waiter: Callable[[], object]) -> bool:
         with self._lock:
@@ -108,9 +113,6 @@ class Outbox:
         for waiter in waiters:
             waiter()
         return left
-
-    def _waiting(self) -> int:
-        return len(self._queue) + self._in_hand
 
     def _is_full(self) -> bool:
         return len(self._queue) >= self._capacity or self._bytes >= self._limit

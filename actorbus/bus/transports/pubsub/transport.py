@@ -23,7 +23,7 @@ import random
 import threading
 import time
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.bus.mailbox import MailboxPolicy, Refusal
 from actorbus.bus.routing import Route, Router
@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from actorbus.bus.mailbox import Inbox, Offered
+    from actorbus.bus.transport import Home
     from actorbus.bus.transports.pubsub.wire import Frame
-    from actorbus.clock import Clock
     from actorbus.codec import Codec
     from actorbus.redis_client import RedisServer
 
@@ -84,20 +84,6 @@ _TABLE_PART: Final = 1_000
 _LONGEST_PAUSE: Final = 1.0
 _DOWN_FOR: Final = 2.0
 """Seconds without a connection after which sends fail instead of waiting in the outbox."""
-
-
-class Home(Protocol):
-    """The bus of the node, where what cannot be delivered ends."""
-
-    clock: Clock
-
-    def fail(
-        self,
-        message: Message[Any],
-        recipient: str | None,
-        reason: Reason,
-        error: BaseException | None = None,
-    ) -> None: ...
 
 
 class PubSubTransport:
@@ -180,6 +166,18 @@ class PubSubTransport:
             self.close()
             raise TransportUnavailable(f"{self._server.shown} cannot be reached")
 
+    def open(self, home: Home) -> None:
+        """``join`` and ``start``, unless somebody did."""
+        if not self._threads:
+            self.join(home)
+            self.start()
+
+    def pending(self) -> int:
+        return self._outbox.waiting
+
+    def leave(self) -> None:
+        pass
+
     def close(self) -> None:
         """Say good-bye and let go of everything; what is not sent by now is lost, and told."""
         if self._closing.is_set():
@@ -201,6 +199,9 @@ class PubSubTransport:
         return self._outbox.flush(timeout)
 
     # -- who is here
+
+    def entrance(self, inbox: Inbox) -> Inbox:
+        return inbox
 
     def attach(self, inbox: Inbox) -> None:
         name = inbox.name
@@ -691,6 +692,7 @@ class _Remote:
     """The inbox of an agent of another node."""
 
     __slots__ = ("_transport", "name", "owner", "policy")
+    offer_later = None
 
     def __init__(self, transport: PubSubTransport, name: str) -> None:
         self._transport = transport

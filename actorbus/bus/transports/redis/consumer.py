@@ -65,6 +65,7 @@ class Consumer:
         window: messages of one agent that are fetched ahead.
         sweep: seconds between two looks for messages whose bell was not heard.
         failed: called with what went wrong, when Redis is away; it goes on trying.
+        unowned: called when an agent that nobody owns has messages.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Consumer:
         window: int = _WINDOW,
         sweep: float = _SWEEP,
         failed: Callable[[TransportUnavailable], object] = lambda _: None,
+        unowned: Callable[[], object] = lambda: None,
         bells: bool = True,
     ) -> None:
         self._log = log
@@ -84,6 +86,7 @@ class Consumer:
         self._window = window
         self._sweep_every = sweep
         self._failed = failed
+        self._unowned = unowned
         self._changed = threading.Condition()
         self._readings: dict[str, tuple[Reading, Recipient]] = {}
         self._hungry: dict[str, None] = {}
@@ -106,10 +109,13 @@ class Consumer:
         for thread in self._threads:
             thread.start()
 
-    def read(self, ownership: Ownership, recipient: Recipient) -> None:
-        """Bring the messages of an agent that this node owns to `recipient`."""
+    def read(self, ownership: Ownership, recipient: Recipient, *, most: int = ACK_BATCH) -> None:
+        """Bring the messages of an agent that this node owns to `recipient`.
+
+        No more than `most` are with it that are not acknowledged.
+        """
         with self._changed:
-            self._readings[ownership.agent] = (Reading(ownership), recipient)
+            self._readings[ownership.agent] = (Reading(ownership, most), recipient)
             self._hungry[ownership.agent] = None
             self._changed.notify_all()
 
@@ -129,6 +135,26 @@ class Consumer:
             if first or reading.owes >= _ENOUGH or not reading.in_hand:
                 self._changed.notify_all()
             return True
+
+    def returned(self, agent: str, message_id: bytes) -> None:
+        """A message was not begun, and is left to the agent's next owner."""
+        with self._changed:
+            found = self._readings.get(agent)
+            if found is not None:
+                found[0].returned(message_id)
+                self._changed.notify_all()
+
+    def hold(self, agents: Iterable[str]) -> None:
+        """Hand out no more to some agents: they are about to be given up."""
+        with self._changed:
+            for agent in agents:
+                if agent in self._readings:
+                    self._readings[agent][0].ending = True
+
+    def pending(self) -> int:
+        """Messages in inboxes that are read, as far as we know, and not handed out."""
+        with self._changed:
+            return sum(one.waiting + one.unseen for one, _ in self._readings.values())
 
     def give_up(self, agents: Iterable[str], timeout: float) -> list[Ownership]:
         """Read no more for some agents; those that are done with all they had in hand.
@@ -392,12 +418,18 @@ class Consumer:
         client: Any = self._server.subscriber()
         bell = client.pubsub(ignore_subscribe_messages=True)
         try:
-            bell.subscribe(*(self._log.bell(tag, self._node) for tag in self._log.tags))
+            mine = [self._log.bell(tag, self._node) for tag in self._log.tags]
+            nobodys = [self._log.bell(tag, None) for tag in self._log.tags]
+            bell.subscribe(*mine, *nobodys)
             self._ring()
             heard, asked = time.monotonic(), False
             while not self._closing:
-                if bell.get_message(timeout=_SWEEP) is not None:
-                    self._ring()
+                rung = bell.get_message(timeout=_SWEEP)
+                if rung is not None:
+                    if rung["type"] == "message" and rung["channel"].decode() in nobodys:
+                        self._unowned()
+                    else:
+                        self._ring()
                     heard, asked = time.monotonic(), False
                 elif time.monotonic() - heard > _QUIET:
                     if asked:

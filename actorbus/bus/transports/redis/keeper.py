@@ -35,7 +35,8 @@ class Keeper:
 
     Args:
         ttl: seconds without a beat after which a node is dead.
-        wants: whether this node would run an agent of that name.
+        wants: which of these agents this node would run.
+        died: called with each node that is dead and still owns agents, again and again.
         adopt: called with each agent that became this node's. It must be quick.
         failed: called with what went wrong, when Redis is away; it goes on trying.
     """
@@ -46,8 +47,9 @@ class Keeper:
         node: str,
         *,
         ttl: float = 10.0,
-        wants: Callable[[str], bool] = lambda _: False,
+        wants: Callable[[list[str]], list[str]] = lambda _: [],
         adopt: Callable[[Ownership], object] = lambda _: None,
+        died: Callable[[str], object] = lambda _: None,
         failed: Callable[[TransportUnavailable], object] = lambda _: None,
     ) -> None:
         self._log = log
@@ -55,8 +57,10 @@ class Keeper:
         self._ttl = ttl
         self._wants = wants
         self._adopt = adopt
+        self._died = died
         self._failed = failed
         self._over = threading.Event()
+        self._hurried = threading.Event()
         self._beaten = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="actorbus-keeper", daemon=True)
 
@@ -77,22 +81,24 @@ class Keeper:
 
     def claim(self, agents: Iterable[str]) -> int:
         """Become the owner of those that are wanted here and nobody's; how many that were."""
+        wanted = self._wants(list(agents))
+        if not wanted:
+            return 0
         claimed = 0
-        for agent in agents:
-            if not self._wants(agent):
-                continue
-            try:
-                ownership = self._log.acquire(agent, self._node, ttl=self._ttl)
-            except OwnedBy:
-                continue
-            if ownership.fresh:
+        for ownership in self._log.acquire_many(wanted, self._node, ttl=self._ttl):
+            if not isinstance(ownership, OwnedBy) and ownership.fresh:
                 self._adopt(ownership)
                 claimed += 1
         return claimed
 
+    def hurry(self) -> None:
+        """Somebody may wait for an owner: look soon."""
+        self._hurried.set()
+
     def close(self, *, leave: bool = True) -> None:
         """Stop beating; `leave`: and say so, if Redis listens. Agents are to be given up before."""
         self._over.set()
+        self._hurried.set()
         if self._thread.ident is not None:
             self._thread.join(10.0)
         if leave:
@@ -117,13 +123,17 @@ class Keeper:
                 self._failed(error)
                 if self._over.wait(random.uniform(0.05, 0.5)):
                     return
-            if self._over.wait(max(0.0, min(next_beat, next_tick) - time.monotonic())):
+            if self._hurried.wait(max(0.0, min(next_beat, next_tick) - time.monotonic())):
+                self._hurried.clear()
+                next_tick = 0.0
+            if self._over.is_set():
                 return
 
     def _beat(self) -> None:
         dead = self._log.beat(self._node, ttl=self._ttl)
         self._beaten = time.monotonic()
         for node in dead:
+            self._died(node)
             self.claim(self._some(self._log.owned(node)))
 
     def _tick(self) -> float:

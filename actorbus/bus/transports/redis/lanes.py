@@ -21,20 +21,23 @@ if TYPE_CHECKING:
 
 _PER_LANE: Final = 100
 """Messages of one lane in a batch, so that no recipient holds up the others."""
+_REMEMBERED: Final = 600.0
+"""Seconds for which the server knows what it had of us for an agent that is gone."""
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
 
 class Parcel(NamedTuple):
-    """One message to send. ``deadline``: when it gives up waiting for room."""
+    """One message to send. Times are of the lanes' clock: until when it waits for room, when it
+    expires, when it is due."""
 
     agent: str
     level: int
     id: bytes
     blob: bytes
     deadline: float
-    ttl: float | None = None
-    delay: float | None = None
+    expires: float | None = None
+    due: float | None = None
     tag: Any = None
     """The sender's own."""
 
@@ -67,6 +70,7 @@ class _Lane:
 
     __slots__ = (
         "accepted",
+        "accepted_at",
         "agent",
         "base",
         "on_the_way",
@@ -79,6 +83,8 @@ class _Lane:
     def __init__(self, agent: str) -> None:
         self.agent = agent
         self.accepted = 0
+        self.accepted_at = 0.0
+        """When the server last took one."""
         self.waiting: deque[Parcel] = deque()
         self.on_the_way = 0
         """How many of the waiting are sent, and what became of them is not known yet."""
@@ -133,7 +139,7 @@ class Lanes:
             if batch and len(batch) + count > most:
                 break
             count = min(count, most) if not lane.on_the_way else count
-            batch += self._numbered(lane, count)
+            batch += self._numbered(lane, count, now)
             lane.on_the_way = count
             self._batch.append((lane, count))
         return batch
@@ -166,17 +172,19 @@ class Lanes:
         self.waiting = 0
         return left
 
-    def _numbered(self, lane: _Lane, count: int) -> Iterator[Outgoing]:
+    def _numbered(self, lane: _Lane, count: int, now: float) -> Iterator[Outgoing]:
         for offset in range(count):
             one = lane.waiting[offset]
+            delay = None if one.due is None or one.due <= now else one.due - now
+            ttl = None if one.expires is None else one.expires - now - (delay or 0.0)
             yield Outgoing(
                 lane.agent,
                 lane.accepted + 1 + offset,
                 one.level,
                 one.id,
                 one.blob,
-                one.ttl,
-                one.delay,
+                ttl,
+                delay,
                 lane.base and offset == 0,
             )
 
@@ -188,12 +196,15 @@ class Lanes:
             elif answer.taken is Taken.NO_AGENT:
                 news.append(Refused(self._take(lane), Taken.NO_AGENT))
                 break
+            elif answer.taken is Taken.DROP:
+                news.append(Refused(self._take(lane), Taken.FULL))
+                break
             elif answer.taken is Taken.FULL:
                 self._rest(lane, now, news)
                 break
             else:
                 if answer.number < lane.accepted:
-                    self._go_back(lane, answer.number, news)
+                    self._go_back(lane, answer.number, now, news)
                 break
         self._forget_old(lane, now)
 
@@ -204,6 +215,7 @@ class Lanes:
     def _accept(self, lane: _Lane, now: float) -> Parcel:
         parcel = self._take(lane)
         lane.accepted += 1
+        lane.accepted_at = now
         lane.base = False
         lane.pause = _FIRST_PAUSE
         lane.window.append((lane.accepted, parcel, now))
@@ -216,12 +228,16 @@ class Lanes:
         lane.rests_until = now + lane.pause
         lane.pause = min(2 * lane.pause, _LONGEST_PAUSE)
 
-    def _go_back(self, lane: _Lane, last: int, news: list[News]) -> None:
-        """The server knows nothing after `last`: send again what is still there of that."""
+    def _go_back(self, lane: _Lane, last: int, now: float, news: list[News]) -> None:
+        """The server knows nothing after `last`: send again what is still there of that.
+
+        One that has not heard of us for long may know another agent of that name.
+        """
         again = [(number, parcel) for number, parcel, _ in lane.window if number > last]
         first = again[0][0] if again else lane.accepted + 1
         if first > last + 1:
-            news.append(Hole(lane.agent, first - last - 1))
+            if now - lane.accepted_at < _REMEMBERED:
+                news.append(Hole(lane.agent, first - last - 1))
             lane.base = True
         lane.waiting.extendleft(parcel for _, parcel in reversed(again))
         self.waiting += len(again)

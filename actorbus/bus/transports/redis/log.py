@@ -19,9 +19,10 @@ distributed locking" (2016).
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -71,6 +72,8 @@ class Taken(Enum):
     """One before it is missing: send from ``last + 1`` on."""
     FULL = "FULL"
     """No room; its number is still free."""
+    DROP = "DROP"
+    """No room, and the inbox is not to be waited for; its number is still free."""
     NO_AGENT = "NOAGENT"
 
 
@@ -85,6 +88,22 @@ class Cursor(NamedTuple):
 
     position: int = 0
     id: bytes = b""
+
+
+class Terms(NamedTuple):
+    """What an agent's inbox is like. ``spec`` says how another node makes the agent; b"": none
+    may."""
+
+    capacity: int
+    overflow: str = "block"
+    spec: bytes = b""
+
+
+class Known(NamedTuple):
+    """What is known of an agent: its owner ("": nobody yet), and its ``spec``."""
+
+    node: str
+    spec: bytes
 
 
 Cursors = tuple[Cursor, Cursor, Cursor, Cursor]
@@ -197,6 +216,8 @@ class InboxLog:
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self.tags = [f"{{{encoded(namespace)}.p{number}}}" for number in range(partitions)]
+        self.server_ahead = 0.0
+        """The server's time less our monotonic clock, in seconds, as of the last beat."""
         self._send = _script("send")
         self._fetch = _script("fetch")
         self._ack = _script("ack")
@@ -210,9 +231,9 @@ class InboxLog:
         """The partition of an agent."""
         return self.tags[crc32(agent.encode()) % len(self.tags)]
 
-    def bell(self, tag: str, node: str) -> str:
-        """The channel that rings when an agent of `node` there has work."""
-        return f"{tag}:bell:{encoded(node)}"
+    def bell(self, tag: str, node: str | None) -> str:
+        """The channel that rings when an agent of `node`, or of nobody, has work there."""
+        return f"{tag}:bell:{'-' if node is None else encoded(node)}"
 
     def ring(self, node: str) -> None:
         """Have `node` look for work."""
@@ -253,25 +274,82 @@ class InboxLog:
 
     # -- owners
 
-    def acquire(self, agent: str, node: str, *, ttl: float) -> Ownership:
-        """Become the owner, if nobody alive is. Once more by the owner changes nothing.
+    def acquire(
+        self, agent: str, node: str, *, ttl: float, terms: Terms | None = None
+    ) -> Ownership:
+        """Become the owner, if nobody alive is. Once more by the owner keeps its token.
+
+        Without `terms` its inbox stays what it was.
 
         Raises:
             OwnedBy: another node owns it, and has beaten within `ttl` seconds.
         """
-        told = self._run(
-            self._own,
-            self.tag(agent),
-            "acquire",
-            encoded(agent),
-            encoded(node),
-            int(ttl * 1_000),
-            self._capacity,
-            self._capacity_bytes,
-        )
+        told = self._run(self._own, *self._acquiring(agent, node, ttl, terms))
         if told[0] == b"OWNED":
             raise OwnedBy(agent, decoded(told[1]))
         return self._ownership(agent, node, told)
+
+    def acquire_many(
+        self, agents: Sequence[str], node: str, *, ttl: float
+    ) -> list[Ownership | OwnedBy]:
+        """``acquire`` for many agents in few round trips; what one would raise is in its place."""
+        acquired: list[Ownership | OwnedBy] = []
+        for start in range(0, len(agents), MOST_AT_ONCE):
+            some = agents[start : start + MOST_AT_ONCE]
+            calls = [(self._own, self._acquiring(agent, node, ttl, None)) for agent in some]
+            acquired += [
+                OwnedBy(agent, decoded(told[1]))
+                if told[0] == b"OWNED"
+                else self._ownership(agent, node, told)
+                for agent, told in zip(some, self._run_all(calls), strict=True)
+            ]
+        return acquired
+
+    def offer(self, agent: str, terms: Terms) -> None:
+        """Let an agent that nobody runs yet have an inbox; if it has one, nothing changes."""
+        self._run(
+            self._own,
+            self.tag(agent),
+            "offer",
+            encoded(agent),
+            "",
+            terms.capacity,
+            self._capacity_bytes,
+            terms.overflow,
+            terms.spec,
+        )
+
+    def end(self, ownership: Ownership) -> None:
+        """Senders hear from now on that nobody has the name; what waits is still to be read.
+
+        Raises:
+            Fenced: it is not ours any more.
+        """
+        self._give(ownership, "end")
+
+    def known(self, agents: Sequence[str]) -> list[Known | None]:
+        """What is known of each agent; None: nobody has the name."""
+        found: list[Known | None] = []
+        with self._server.errors():
+            pipeline = self._client.pipeline(transaction=False)
+            for agent in agents:
+                meta = f"{self.tag(agent)}:a:{encoded(agent)}"
+                pipeline.hmget(meta, ["v", "end", "node", "spec"])
+            for version, ended, node, spec in pipeline.execute():
+                gone = version is None or ended is not None
+                found.append(None if gone else Known(decoded(node or b""), spec or b""))
+        return found
+
+    def names(self, *, limit: int = 1_000) -> list[str]:
+        """Agents that have an inbox, of whatever node; some of them if there are more."""
+        found: dict[str, None] = {}
+        with self._server.errors():
+            for tag in self.tags:
+                told: Any = self._client.zrange(f"{tag}:nodes", 0, -1)
+                for node in (*told, b"-"):
+                    names = self._client.sscan_iter(f"{tag}:own:{node.decode()}", count=1_000)
+                    found.update((decoded(one), None) for one in islice(names, limit - len(found)))
+        return list(found)
 
     def release(self, ownership: Ownership) -> None:
         """Leave the agent to whoever comes; its inbox goes on accepting.
@@ -396,8 +474,10 @@ class InboxLog:
         """Say in every partition that `node` lives; who is dead and still owns agents."""
         dead: dict[str, None] = {}
         for tag in self.tags:
-            for one in self._run(self._beat, tag, encoded(node), int(ttl * 1_000), 0)[1:]:
-                dead[decoded(one)] = None
+            asked = time.monotonic()
+            now, *others = self._run(self._beat, tag, encoded(node), int(ttl * 1_000), 0)
+            self.server_ahead = int(now) / 1_000 - (asked + time.monotonic()) / 2
+            dead.update((decoded(one), None) for one in others)
         return list(dead)
 
     def leave(self, node: str, *, ttl: float) -> None:
@@ -455,6 +535,14 @@ class InboxLog:
                 if isinstance(one, Exception):
                     raise one
         return told
+
+    def _acquiring(self, agent: str, node: str, ttl: float, terms: Terms | None) -> tuple[Any, ...]:
+        how = (
+            ("", "", "", "")
+            if terms is None
+            else (terms.capacity, self._capacity_bytes, terms.overflow, terms.spec)
+        )
+        return (self.tag(agent), "acquire", encoded(agent), encoded(node), int(ttl * 1_000), *how)
 
     def _members(self, name: str) -> list[str]:
         found: list[str] = []

@@ -59,7 +59,7 @@ class Outbox:
         self._lanes = Lanes(horizon=horizon)
         self._new: deque[Parcel] = deque()
         self._changed = threading.Condition()
-        self._marks = 0
+        self._waiters: list[Callable[[], object]] = []
         self._closing = False
         self._problem: TransportUnavailable | None = None
         self._thread = threading.Thread(target=self._run, name="actorbus-outbox", daemon=True)
@@ -75,6 +75,28 @@ class Outbox:
             self._new.append(parcel)
             self._changed.notify_all()
         return True
+
+    def insist(self, parcel: Parcel) -> bool:
+        """``put`` past the limit: what there is little of, and must not wait. False if closed."""
+        with self._changed:
+            if self._closing:
+                return False
+            self._new.append(parcel)
+            self._changed.notify_all()
+        return True
+
+    def when_room(self, waiter: Callable[[], object]) -> bool:
+        """Call `waiter` once there may be room. False if there is already, or it is closed."""
+        with self._changed:
+            if self._closing or self.waiting < self._limit:
+                return False
+            self._waiters.append(waiter)
+            return True
+
+    def forget(self, waiter: Callable[[], object]) -> None:
+        with self._changed:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
     @property
     def waiting(self) -> int:
@@ -100,7 +122,10 @@ class Outbox:
         left = self.flush(timeout)
         with self._changed:
             self._closing = True
+            waiters, self._waiters = self._waiters, []
             self._changed.notify_all()
+        for waiter in waiters:
+            waiter()
         if self._thread.ident is not None:
             self._thread.join(timeout if left == 0 else max(timeout, 10.0))
         return [*self._lanes.give_up(), *self._new]
@@ -128,6 +153,11 @@ class Outbox:
             with self._changed:
                 if not self.waiting:
                     self._changed.notify_all()
+                waiters: list[Callable[[], object]] = []
+                if self._waiters and self.waiting < self._limit:
+                    waiters, self._waiters = self._waiters, []
+            for waiter in waiters:
+                waiter()
 
     def _wait_for_work(self) -> bool:
         """Wait until there is something to send; False once it closes."""

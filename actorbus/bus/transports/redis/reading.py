@@ -2,7 +2,8 @@
 
 Messages are *fetched*, wait here, lie *in hand* while their agent handles them, and are *done*
 in any order; acknowledged is a level up to the first that is not done. No more than
-``ACK_BATCH`` are handed out beyond what is acknowledged, so no more can run twice. Levels take
+``ACK_BATCH`` are handed out beyond what is acknowledged, so no more can run twice; a quarter of
+them is kept for URGENT. Levels take
 turns as in a mailbox: each has 8, 4, 2, 1 credits, and the highest that waits and has one goes
 next. What a former owner may have died of is handed out alone, and each try is counted on the
 server first. After a ``Reset`` (the server
@@ -40,6 +41,7 @@ class Reading:
         "_in_hand",
         "_known",
         "_letters",
+        "_most",
         "_out",
         "_suspects",
         "_ups",
@@ -52,8 +54,10 @@ class Reading:
         "unseen",
     )
 
-    def __init__(self, ownership: Ownership) -> None:
+    def __init__(self, ownership: Ownership, most: int = ACK_BATCH) -> None:
         self.ownership = ownership
+        # The last quarter is for URGENT: a slow agent holds the rest for long.
+        self._most = (most, *[most - most // 4] * (len(LEVELS) - 1))
         self.cursors: Cursors = ownership.cursors
         """What to fetch next."""
         self.unseen = ownership.depth
@@ -109,9 +113,10 @@ class Reading:
     def hand_out(self) -> list[Item]:
         """The next messages for the agent, as many as it may have."""
         chosen: list[Item] = []
-        most = 0 if self.ending else ACK_BATCH
         self._alone = self._alone and self._out > 0
-        while not self._alone and self._out < most and (level := self._next_level()) is not None:
+        while not (self._alone or self.ending) and (level := self._next_level()) is not None:
+            if self._out >= self._most[level]:
+                break
             item = self._waiting[level][0]
             if item.position < self._suspects[level]:
                 if not self._out:
@@ -171,6 +176,10 @@ class Reading:
             self._known.discard(self._done_ids.popleft())
         self._finish(item)
         return True
+
+    def returned(self, message_id: bytes) -> None:
+        """A message that was in hand is not begun, and stays in the log for another owner."""
+        self._in_hand.pop(message_id, None)
 
     def to_acknowledge(self) -> tuple[Cursors, list[Letter]]:
         """Up to where everything is done, and the letters before that."""

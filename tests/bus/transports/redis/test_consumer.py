@@ -131,9 +131,9 @@ def test_what_is_not_done_is_not_acknowledged_and_the_window_is_kept(
     agent = own(log, consumer, waits=True)
     way.send("a", *map(str, range(50)))
     way.outbox.flush(DEADLINE)
-    assert agent.has(16)
+    assert agent.has(12)
 
-    assert len(agent.found) == 16
+    assert len(agent.found) == 12
     assert log.depth("a") == 50
     while len(agent.found) < 50:
         agent.handle()
@@ -181,15 +181,15 @@ def test_an_agent_that_is_busy_is_given_up_once_it_is_done_with_what_it_has(
 ) -> None:
     agent = own(log, consumer, waits=True)
     way.send("a", *map(str, range(30)))
-    assert agent.has(16)
+    assert agent.has(12)
 
     too_early = consumer.give_up(["a"], 0.0)
     agent.handle()
     (ownership,) = consumer.give_up(["a"], DEADLINE)
 
     assert too_early == []
-    assert len(agent.found) == 16
-    assert log.depth("a") == 14
+    assert len(agent.found) == 12
+    assert log.depth("a") == 18
     assert ownership.agent == "a"
 
 

@@ -16,12 +16,15 @@ from actorbus.bus.transports.redis.log import (
     Fenced,
     InboxLog,
     Item,
+    Known,
     Letter,
     Outgoing,
     OwnedBy,
+    Ownership,
     Reset,
     Sent,
     Taken,
+    Terms,
 )
 
 if TYPE_CHECKING:
@@ -418,7 +421,7 @@ class TestOwning:
         assert log.owned("n2") == log.ready("n2") == ["counter"]
         assert blobs(log.fetch(theirs, theirs.cursors).items) == ["counter 2 1"]
 
-    def test_dropped_it_leaves_dead_letters_and_no_keys(
+    def test_dropped_it_leaves_dead_letters_and_for_a_while_who_sent_how_much(
         self, log: InboxLog, server: RedisServer
     ) -> None:
         owner = log.acquire("counter", "n1", ttl=TTL)
@@ -429,9 +432,64 @@ class TestOwning:
 
         assert {letter["reason"] for letter in log.letters()} == {"stopped"}
         assert len(log.letters()) == 8
-        left = list(server.client.scan_iter(f"{log.tag('counter')}*"))
-        assert left == [f"{log.tag('counter')}:dlq".encode()]
+        tag = log.tag("counter")
+        left = set(server.client.scan_iter(f"{tag}*"))
+        assert left == {f"{tag}:dlq".encode(), f"{tag}:a:counter".encode()}
+        assert server.client.hkeys(f"{tag}:a:counter") == [b"p:p"]
+        assert 0 < server.client.pttl(f"{tag}:a:counter") <= 600_000
         assert log.send("p", [message(9)]) == [Sent(Taken.NO_AGENT)]
+        assert log.known(["counter"]) == [None]
+
+    def test_a_new_agent_of_its_name_is_not_sent_what_the_old_one_got(self, log: InboxLog) -> None:
+        old = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1), message(2)])
+        log.drop(old, "stopped")
+
+        new = log.acquire("counter", "n2", ttl=TTL)
+        sent = log.send("p", [message(2), message(3)])
+
+        assert sent == [Sent(Taken.OK), Sent(Taken.OK)]
+        assert [one.position for one in log.fetch(new, new.cursors).items] == [0]
+
+    def test_one_that_ends_takes_no_more_and_can_still_be_read(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+
+        log.end(owner)
+        log.end(owner)
+
+        assert log.send("p", [message(2)]) == [Sent(Taken.NO_AGENT)]
+        assert len(log.fetch(owner, owner.cursors).items) == 1
+        assert log.known(["counter"]) == [None]
+
+    def test_one_that_is_offered_takes_messages_until_somebody_owns_it(self, log: InboxLog) -> None:
+        log.offer("counter", Terms(10, spec=b"how"))
+        log.offer("counter", Terms(1, spec=b"otherwise"))
+
+        sent = log.send("p", [message(1), message(2)])
+
+        assert sent == [Sent(Taken.OK), Sent(Taken.OK)]
+        assert log.known(["counter", "nobody"]) == [Known("", b"how"), None]
+        assert log.ready(None) == ["counter"]
+        assert log.names() == ["counter"]
+        assert log.acquire("counter", "n1", ttl=TTL).depth == 2
+
+    def test_where_it_does_not_want_to_be_waited_for_a_full_one_drops(self, log: InboxLog) -> None:
+        log.acquire("counter", "n1", ttl=TTL, terms=Terms(1, "reject"))
+
+        sent = log.send("p", [message(1), message(2)])
+
+        assert sent == [Sent(Taken.OK), Sent(Taken.DROP, 1)]
+
+    def test_many_are_acquired_in_one_round_trip(self, log: InboxLog) -> None:
+        log.beat("n1", ttl=TTL)
+        log.acquire("taken", "n1", ttl=TTL)
+
+        free, taken = log.acquire_many(["free", "taken"], "n2", ttl=TTL)
+
+        assert isinstance(free, Ownership)
+        assert isinstance(taken, OwnedBy)
+        assert taken.node == "n1"
 
 
 class TestTime:

@@ -6,6 +6,9 @@ from hypothesis import strategies as st
 from actorbus.bus.transports.redis.log import Cursor, Item, Letter, Ownership
 from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 
+MOST = ACK_BATCH - ACK_BATCH // 4
+"""Messages that are not urgent."""
+
 
 def fetch(inbox: Reading, items: list[Item], unseen: int = 0) -> list[Item]:
     """What the agent gets of it."""
@@ -121,9 +124,18 @@ def test_no_more_is_handed_out_than_may_run_twice() -> None:
     inbox.acknowledged(inbox.to_acknowledge()[0])
     then = inbox.hand_out()
 
-    assert [one.position for one in first] == list(range(ACK_BATCH))
+    assert [one.position for one in first] == list(range(MOST))
     assert before == []
-    assert [one.position for one in then] == list(range(ACK_BATCH, ACK_BATCH + 5))
+    assert [one.position for one in then] == list(range(MOST, MOST + 5))
+
+
+def test_what_is_urgent_finds_room_where_everything_else_is_in_hand() -> None:
+    inbox = reading()
+    fetch(inbox, [item(position) for position in range(40)])
+
+    handed = fetch(inbox, [item(position, 0) for position in range(10)])
+
+    assert [(one.level, one.position) for one in handed] == [(0, at) for at in range(4)]
 
 
 def test_levels_take_turns_so_that_none_starves() -> None:
@@ -131,7 +143,15 @@ def test_levels_take_turns_so_that_none_starves() -> None:
 
     handed = fetch(inbox, [item(at, level) for level in range(4) for at in range(20)])
 
-    assert [one.level for one in handed] == [0] * 8 + [1] * 4 + [2] * 2 + [3] + [0]
+    rounds = [[one.level for one in handed]]
+    while len(rounds) < 5:
+        for one in handed:
+            inbox.done(one.id)
+        inbox.acknowledged(inbox.to_acknowledge()[0])
+        handed = inbox.hand_out()
+        rounds.append([one.level for one in handed])
+    served = [level for one in rounds for level in one]
+    assert served[:30] == ([0] * 8 + [1] * 4 + [2] * 2 + [3]) * 2
 
 
 def test_what_a_former_owner_may_have_died_of_is_handed_out_alone() -> None:

@@ -21,7 +21,12 @@ for level = 0, 3 do
   left = left + redis.call('LLEN', list)
 end
 if left == 0 then
-  redis.call('DEL', meta)
+  -- How far each producer was stays for as long as one may send again: else a new agent of that
+  -- name would be given what was sent to the old one.
+  for at, field in ipairs(redis.call('HKEYS', meta)) do
+    if string.sub(field, 1, 2) ~= 'p:' then redis.call('HDEL', meta, field) end
+  end
+  redis.call('PEXPIRE', meta, 600000)
   redis.call('SREM', tag .. ':own:' .. (got[2] or ''), agent)
   redis.call('SREM', tag .. ':rdy:' .. (got[2] or ''), agent)
 end

@@ -1,11 +1,15 @@
 -- OWN: become an agent's owner, give it up, or give it to another node.
 --
 -- KEYS[1]  the partition's tag
--- ARGV     what ('acquire', 'release', 'handoff'), agent, node, then
---          acquire: ttl of nodes in ms, capacity, bytes, 1 to take it from a live owner's dead self
+-- ARGV     what ('acquire', 'offer', 'release', 'handoff', 'end'), agent, node, then
+--          acquire: ttl of nodes in ms, capacity, bytes, overflow, spec (each '': as it was)
+--          offer:   capacity, bytes, overflow, spec; where the agent is known nothing changes
 --          release: token
 --          handoff: token, the node that gets it
+--          end:     token; senders hear that nobody has the name, what waits stays to be read
 -- Returns  {'OK', token, depth, h0..h3, hw0..hw3, fresh, last try} | {'OWNED', node} | {'FENCED', token}
+--
+-- The spec says how another node makes the agent; those without one run nowhere else.
 --
 -- A token is newer than any before it, also after the server lost its tail: the greater of the
 -- old one plus 1 and the server's microseconds. Owning it already gives the same token again.
@@ -28,10 +32,10 @@ end
 
 local function move(to)
   local token = string.format('%.0f', math.max(tonumber(old) + 1, micros))
-  if owner ~= '' then redis.call('SREM', tag .. ':own:' .. owner, agent) end
+  redis.call('SREM', tag .. ':own:' .. (owner == '' and '-' or owner), agent)
   redis.call('SREM', tag .. ':rdy:' .. (owner == '' and '-' or owner), agent)
   redis.call('HSET', meta, 'node', to, 'tok', token, 'v', '1')
-  if to ~= '' then redis.call('SADD', tag .. ':own:' .. to, agent) end
+  redis.call('SADD', tag .. ':own:' .. (to == '' and '-' or to), agent)
   if tonumber(got[3] or 0) > 0 then
     local ready = to == '' and '-' or to
     redis.call('SADD', tag .. ':rdy:' .. ready, agent)
@@ -40,17 +44,39 @@ local function move(to)
   return token
 end
 
+local function note(cap, capb, overflow, spec)
+  for name, value in pairs({cap = cap, capb = capb, ovf = overflow, spec = spec}) do
+    if value ~= '' then redis.call('HSET', meta, name, value) end
+  end
+  redis.call('HDEL', meta, 'end')
+  redis.call('PERSIST', meta)
+end
+
 if what == 'acquire' then
-  if owner == node then return answer(old, 0) end
+  if owner == node then
+    note(ARGV[5], ARGV[6], ARGV[7], ARGV[8])
+    return answer(old, 0)
+  end
   if owner ~= '' then
     local beaten = redis.call('ZSCORE', tag .. ':nodes', owner)
     local alive = beaten and micros / 1000 - tonumber(beaten) <= tonumber(ARGV[4])
     if alive then return {'OWNED', owner} end
   end
-  redis.call('HSET', meta, 'cap', ARGV[5], 'capb', ARGV[6])
+  note(ARGV[5], ARGV[6], ARGV[7], ARGV[8])
   return answer(move(node), 1)
 end
+if what == 'offer' then
+  if redis.call('HEXISTS', meta, 'v') == 1 then return answer(old, 0) end
+  note(ARGV[4], ARGV[5], ARGV[6], ARGV[7])
+  redis.call('HSET', meta, 'v', '1')
+  redis.call('SADD', tag .. ':own:-', agent)
+  return answer(old, 1)
+end
 if old ~= ARGV[4] then return {'FENCED', old} end
+if what == 'end' then
+  redis.call('HSET', meta, 'end', '1')
+  return answer(old, 0)
+end
 -- Given up in good order: nobody died of what was read ahead.
 local heads = redis.call('HMGET', meta, 'h0', 'h1', 'h2', 'h3')
 redis.call('HSET', meta, 'hw0', heads[1] or 0, 'hw1', heads[2] or 0, 'hw2', heads[3] or 0, 'hw3', heads[4] or 0)

@@ -4,11 +4,12 @@
 -- ARGV     producer, capacity, bytes, 1 if unknown agents are made, then for each agent:
 --          its name, how many messages, and for each of those 6:
 --          sequence, level, ttl in ms (0: none), delay in ms (0: none), base, id and blob
--- Returns  one word for each: OK, DUP, GAP <last>, FULL <depth>, NOAGENT
+-- Returns  one word for each: OK, DUP, GAP <last>, FULL <depth>, DROP <depth>, NOAGENT
 --
 -- Sequences count per producer and agent. One that was taken is DUP, so a call may be
 -- repeated; one that is too high is GAP, so what failed before it cannot be overtaken. With
--- base = 1 the sequence is the new beginning, whatever came before.
+-- base = 1 the sequence is the new beginning, whatever came before. DROP is FULL for an inbox
+-- whose policy is not to wait; its number is free as well.
 local tag, producer, create = KEYS[1], ARGV[1], ARGV[4] == '1'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -24,7 +25,7 @@ end
 
 local function give(agent, from, count)
   local meta, field = tag .. ':a:' .. agent, 'p:' .. producer
-  local got = redis.call('HMGET', meta, field, 'depth', 'node', 'bytes', 'cap', 'capb', 'v')
+  local got = redis.call('HMGET', meta, field, 'depth', 'node', 'bytes', 'cap', 'capb', 'v', 'end', 'ovf')
   local last = tonumber(string.match(got[1] or '', '^%d+') or 0)
   local depth, bytes = tonumber(got[2] or 0), tonumber(got[4] or 0)
   local cap, capb = tonumber(got[5] or ARGV[2]), tonumber(got[6] or ARGV[3])
@@ -35,7 +36,7 @@ local function give(agent, from, count)
     local more = level == '0' and 1.1 or 1
     local size = #body + 14
     local answer = 'OK'
-    if not got[7] and not create then
+    if got[8] or (not got[7] and not create) then
       answer = 'NOAGENT'
     elseif sequence <= last and not base then
       answer = 'DUP'
@@ -45,7 +46,8 @@ local function give(agent, from, count)
       hold(agent, level, ARGV[at + 2], tonumber(ARGV[at + 3]), body)
       last, taken = sequence, taken + 1
     elseif depth >= math.ceil(cap * more) or (depth > 0 and bytes + size > math.ceil(capb * more)) then
-      answer = 'FULL ' .. string.format('%.0f', depth)
+      local waits = not got[9] or got[9] == 'block'
+      answer = (waits and 'FULL ' or 'DROP ') .. string.format('%.0f', depth)
       full = true
     else
       local head = '00000000000000'
@@ -71,10 +73,37 @@ local function give(agent, from, count)
   end
 end
 
+-- Events and broadcasts go to no inbox but to the log of topics; see topics/log.py.
+local function publish(from, count)
+  local meta, producers = tag .. ':t', tag .. ':t:p'
+  local got = redis.call('HMGET', meta, 'n', 'ms')
+  local last = tonumber(string.match(redis.call('HGET', producers, producer) or '', '^%d+') or 0)
+  local number, taken = tonumber(got[1] or 0), 0
+  local ms = string.format('%.0f', math.max(now, tonumber(got[2] or 0)))
+  for at = from, from + (count - 1) * 6, 6 do
+    local sequence, ttl = tonumber(ARGV[at]), tonumber(ARGV[at + 2])
+    local answer = 'OK'
+    if sequence <= last then
+      answer = 'DUP'
+    elseif sequence > last + 1 and ARGV[at + 4] ~= '1' then
+      answer = 'GAP ' .. string.format('%.0f', last)
+    else
+      last, number, taken = sequence, number + 1, taken + 1
+      local head = string.format('%013.0f', ttl > 0 and now + ttl or 0) .. ARGV[at + 1]
+      redis.call('XADD', tag .. ':t:log', ms .. '-' .. string.format('%.0f', number), 'e', head .. ARGV[at + 5])
+    end
+    answers[#answers + 1] = answer
+  end
+  if taken == 0 then return end
+  redis.call('HSET', meta, 'n', string.format('%.0f', number), 'ms', ms)
+  redis.call('HSET', producers, producer, string.format('%.0f %.0f', last, now))
+  rung['%20topics'] = true
+end
+
 local at = 5
 while at < #ARGV do
   local count = tonumber(ARGV[at + 1])
-  give(ARGV[at], at + 2, count)
+  if ARGV[at] == '%20topics' then publish(at + 2, count) else give(ARGV[at], at + 2, count) end
   at = at + 2 + count * 6
 end
 for owner in pairs(rung) do redis.call('PUBLISH', tag .. ':bell:' .. owner, 'work') end

@@ -1,0 +1,76 @@
+"""A message in this node's hands: told how it ends, and what its handler has sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from actorbus.bus.transports.redis.log import Letter
+from actorbus.message import Reason, Status
+
+if TYPE_CHECKING:
+    from actorbus.bus.transports.redis.consumer import Consumer
+
+_LONGEST_ERROR: Final = 4_096
+
+
+class Stay:
+    """An agent's time with this node: from when it is read to when it ends, or is another's."""
+
+    __slots__ = ("agent", "consumer", "goes_on")
+
+    def __init__(self, agent: str, consumer: Consumer) -> None:
+        self.agent = agent
+        self.consumer = consumer
+        self.goes_on = False
+        """Whether what this node stops doing for it, another node will do."""
+
+
+class Delivery:
+    """One message. It is acknowledged once it has ended here, and once what its handler has sent
+    meanwhile, the answer too, is in the inboxes of others: who dies in between runs it again.
+    """
+
+    __slots__ = ("_id", "_letter", "_over", "_owed", "_stay")
+
+    def __init__(self, stay: Stay, message_id: bytes) -> None:
+        self._stay = stay
+        self._id = message_id
+        self._letter: Letter | None = None
+        self._over = False
+        # A list, because its append and pop are atomic: senders and the outbox share it.
+        self._owed: list[None] = []
+
+    def owe(self) -> None:
+        """Something that belongs to its handling is on its way."""
+        self._owed.append(None)
+
+    def settled(self) -> None:
+        """That has arrived, or will not."""
+        self._owed.pop()
+        if self._over and not self._owed:
+            self._acknowledge()
+
+    def goes_on(self, reason: Reason) -> bool:
+        if reason is not Reason.STOPPED or not self._stay.goes_on:
+            return False
+        self._stay.consumer.returned(self._stay.agent, self._id)
+        return True
+
+    def over(
+        self,
+        recipient: str | None,
+        status: Status,
+        reason: Reason | None,
+        error: str | None,
+        attempt: int,
+    ) -> None:
+        if status is Status.DEAD:
+            why = (error or "")[-_LONGEST_ERROR:]
+            self._letter = Letter(0, 0, reason or Reason.HANDLER_ERROR, attempt, why)
+        self._over = True
+        if not self._owed:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        # Two threads may find that they are last; the second is told that it is done already.
+        self._stay.consumer.done(self._stay.agent, self._id, self._letter)

@@ -1,0 +1,140 @@
+"""What lies in inboxes: messages for agents, and what nodes tell each other.
+
+The first byte says which. Everything after it is checked before it is used; what is wrong is
+``Undecodable``. Times on the way are the server's.
+
+=====  =========================================================================================
+MAIL   nothing more: the message, as the codec packs it
+ASK    one byte, the length of the name of the node that asks; that name; the message
+VALUE  the id of the request, 16 bytes; the payload it came to, as the codec packs it
+ERROR  the id of the request; msgpack of the error's class, text and fields
+CANCEL  the id of the request, which nobody waits for any more
+=====  =========================================================================================
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgpack  # type: ignore[import-untyped]
+
+from actorbus.bus.transports.pubsub.wire import error_fields, read_error
+from actorbus.errors import Undecodable
+from actorbus.message import MessageId
+
+if TYPE_CHECKING:
+    from actorbus.codec import Codec
+    from actorbus.errors import ActorbusError
+    from actorbus.message import Message
+
+_ID: Final = 16
+_ERROR_LIMIT: Final = 1 << 16
+
+
+class Word(IntEnum):
+    MAIL = 1
+    ASK = 2
+    VALUE = 3
+    ERROR = 4
+    CANCEL = 5
+
+
+_MAIL: Final = bytes([Word.MAIL])
+
+
+class Outcome(NamedTuple):
+    """What a request came to."""
+
+    request: MessageId
+    value: Any = None
+    error: ActorbusError | None = None
+
+
+class Cancelled(NamedTuple):
+    """Nobody waits for the answer to a request any more."""
+
+    request: MessageId
+
+
+def pack_message(codec: Codec, message: Message[Any], shift: float, asker: str | None) -> bytes:
+    """`shift`: the server's time less node time, in seconds. `asker`: the node to answer to.
+
+    Raises:
+        UnsupportedPayload, PayloadTooLarge: it cannot be carried.
+    """
+    data = codec.encode(message, shift=shift)
+    if asker is None:
+        return _MAIL + data
+    name = asker.encode()
+    return bytes([Word.ASK, len(name)]) + name + data
+
+
+def read_message(codec: Codec, blob: bytes, shift: float) -> tuple[Message[Any], str | None]:
+    """The message, in node time, and the node that waits for an answer to it.
+
+    Raises:
+        Undecodable: for any reason at all.
+    """
+    asker, start = None, 1
+    if blob[:1] != _MAIL:
+        if len(blob) < 2 or blob[0] != Word.ASK:
+            raise Undecodable("no message for an agent")
+        start = 2 + blob[1]
+        try:
+            asker = blob[2:start].decode()
+        except UnicodeDecodeError:
+            raise Undecodable("the name of the node that asks is no text") from None
+    return codec.decode(blob[start:], shift=shift), asker
+
+
+def pack_value(codec: Codec, request: MessageId, value: Any) -> bytes:
+    """
+    Raises:
+        UnsupportedPayload, PayloadTooLarge: it cannot be carried.
+    """
+    return bytes([Word.VALUE]) + request.to_bytes(_ID, "big") + codec.encode_payload(value)
+
+
+def pack_error(request: MessageId, error: BaseException) -> bytes:
+    packed: bytes = msgpack.packb(error_fields(error))
+    return bytes([Word.ERROR]) + request.to_bytes(_ID, "big") + packed
+
+
+def pack_cancel(request: MessageId) -> bytes:
+    return bytes([Word.CANCEL]) + request.to_bytes(_ID, "big")
+
+
+def read_note(codec: Codec, blob: bytes, agent_of: Any) -> Outcome | Cancelled:
+    """What another node tells this one. `agent_of` names the agent that a request went to.
+
+    Raises:
+        Undecodable: for any reason at all.
+    """
+    if len(blob) <= _ID:
+        raise Undecodable("no note between nodes")
+    request = MessageId(int.from_bytes(blob[1 : 1 + _ID], "big"))
+    rest = blob[1 + _ID :]
+    match blob[0]:
+        case Word.VALUE:
+            return Outcome(request, codec.decode_payload(rest))
+        case Word.ERROR:
+            return Outcome(request, error=_read_error(agent_of(request), rest))
+        case Word.CANCEL:
+            return Cancelled(request)
+        case other:
+            raise Undecodable(f"a note of kind {other}, which this node does not know")
+
+
+def _read_error(agent: str, data: bytes) -> ActorbusError:
+    if len(data) > _ERROR_LIMIT:
+        raise Undecodable(f"an error of {len(data):,} bytes, the limit is {_ERROR_LIMIT:,}")
+    try:
+        fields = msgpack.unpackb(data, strict_map_key=True, max_ext_len=0)
+    except Exception as error:  # noqa: BLE001 - the unpacker's errors have no common root
+        raise Undecodable(f"no error of ours: {type(error).__name__}") from None
+    match fields:
+        case [str() as name, str() as text, dict() as more]:
+            return read_error(agent, name, text, more)
+        case _:
+            raise Undecodable("no error of ours")

@@ -1,0 +1,874 @@
+"""Messages between nodes through Redis: at least once, in order, bounded. Read this page first.
+
+A message's way: an agent's *entrance* packs it -> the outbox, which numbers and sends what waits
+in batches -> the agent's inbox, a log in Redis -> its owner's consumer -> its mailbox in that
+process -> its handler; how it ended goes back the same way as an acknowledgement. That is so for
+agents of this node too: what was accepted outlives the process, in the order that all senders
+see. See ``log`` for the theory.
+
+Requests are answered through an inbox that each node has of its own. What a handler sends, its
+answer too, is in the inboxes of others before its message is acknowledged.
+
+An agent whose node dies is taken over by another node that can make it (``Crew``); the others
+keep their inboxes for as long as a node of theirs may come back.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from actorbus.bus.mailbox import MailboxPolicy, Refusal
+from actorbus.bus.origin import CURRENT
+from actorbus.bus.routing import Route, Router
+from actorbus.bus.transport import Guarantee, Guarantees
+from actorbus.bus.transports.redis.consumer import Consumer
+from actorbus.bus.transports.redis.delivery import Delivery, Stay
+from actorbus.bus.transports.redis.keeper import Keeper
+from actorbus.bus.transports.redis.lanes import Accepted, Hole, Parcel, Refused
+from actorbus.bus.transports.redis.letters import (
+    Cancelled,
+    Outcome,
+    pack_cancel,
+    pack_error,
+    pack_message,
+    pack_value,
+    read_message,
+    read_note,
+)
+from actorbus.bus.transports.redis.log import (
+    START,
+    Fenced,
+    InboxLog,
+    Letter,
+    OwnedBy,
+    Terms,
+)
+from actorbus.bus.transports.redis.outbox import Outbox
+from actorbus.bus.transports.redis.requests import Requests
+from actorbus.bus.transports.remote_answer import RemoteAnswer
+from actorbus.errors import (
+    ActorbusError,
+    AgentStopped,
+    BusClosed,
+    InvalidSettings,
+    MailboxFull,
+    NameTaken,
+    NotFlushed,
+    TransportUnavailable,
+    Undecodable,
+    UnknownRecipient,
+)
+from actorbus.message import IdSource, Message, MessageId, MessageKind, Priority, Reason
+from actorbus.telemetry import MessagesLost, TransportTrouble
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from actorbus.bus.mailbox import Inbox, Offered
+    from actorbus.bus.transport import Home
+    from actorbus.bus.transports.redis.lanes import News
+    from actorbus.bus.transports.redis.log import Item, Ownership
+    from actorbus.codec import Codec
+    from actorbus.redis_client import RedisServer
+
+REDIS: Final = Guarantees(
+    transport="redis",
+    delivery="at least once, acknowledged; repeats dropped by id while one node owns the agent;"
+    " after its death at most 16 messages of each busy agent run again",
+    survives="node kill -9, network cuts, Redis restart (with `everysec` the server may lose up to"
+    " 2 s; resent while the sending node lives)",
+    order="yes, also after redelivery",
+    bounded="yes, exact, checked in the script",
+    unknown_recipient="error at once: a miss in the local view costs one round trip first; an agent"
+    " whose node is dead stays known, its inbox accepts",
+    fanout="append-once log, cursor per subscriber, explicit gap",
+    given=frozenset(Guarantee),
+)
+
+_REMEMBERED: Final = 100_000
+"""Agents of other nodes that are known here without asking."""
+_NOTES: Final = 1_000
+"""Answers that are handed out and not acknowledged: the table knows one that comes twice."""
+_MOST_NOTES: Final = 1_000_000
+_BURIAL: Final = 5.0
+_RETRY_MAKING: Final = 30.0
+"""Seconds for which an agent that could not be made here is left to others."""
+
+
+class Crew(Protocol):
+    """The agents that a node could run: what the transport asks of those above it."""
+
+    def spec(self, inbox: Inbox) -> bytes:
+        """How another node makes the agent of `inbox`; nothing if none may."""
+
+    def can_make(self, name: str, spec: bytes) -> bool:
+        """Whether this node could run that agent. Quick."""
+
+    def make(self, name: str, spec: bytes) -> None:
+        """Run it here: its inbox will be attached."""
+
+
+class _NoCrew:
+    def spec(self, inbox: Inbox) -> bytes:
+        return b""
+
+    def can_make(self, name: str, spec: bytes) -> bool:
+        return False
+
+    def make(self, name: str, spec: bytes) -> None:
+        raise NotImplementedError
+
+
+class RedisTransport:
+    """The agents of one node, and its way to those of all others on the same namespace.
+
+    Args:
+        server: the Redis server.
+        codec: what messages are encoded with, and decoded to.
+        name: the node's; its identity is that and a random part, new with every start.
+        namespace: nodes of other namespaces are not heard.
+        ttl: seconds without a sign of life after which a node is dead.
+        outbox: messages that may wait to be sent.
+        asks: requests that may wait for an answer.
+        send_timeout: seconds that a message without a deadline waits for room.
+    """
+
+    guarantees = REDIS
+
+    def __init__(
+        self,
+        server: RedisServer,
+        codec: Codec,
+        *,
+        name: str = "node",
+        namespace: str = "actorbus",
+        partitions: int = 1,
+        ttl: float = 10.0,
+        outbox: int = 100_000,
+        asks: int = 100_000,
+        send_timeout: float = 30.0,
+    ) -> None:
+        self.shared: dict[str, Any] = {}
+        self.node = f"{name}~{os.urandom(8).hex()}"
+        self.log = InboxLog(server, namespace=namespace, partitions=partitions)
+        self.crew: Crew = _NoCrew()
+        self.policy = MailboxPolicy(outbox)
+        self._server = server
+        self.codec = codec
+        self._ttl = ttl
+        self._send_timeout = send_timeout
+        self._ids = IdSource()
+        self._offset = 0.0
+        self._home: Home | None = None
+        self._lock = threading.RLock()
+        self._here: dict[str, _Arrivals] = {}
+        self._entrances: dict[str, Entrance] = {}
+        self._answers: dict[MessageId, RemoteAnswer] = {}
+        self._router = Router()
+        self._requests = Requests(asks, self._given_up)
+        self._outbox = Outbox(self.log, self.node, told=self._told, limit=outbox)
+        self._keeper = Keeper(
+            self.log,
+            self.node,
+            ttl=ttl,
+            wants=self._wanted,
+            adopt=self._adopt,
+            died=self._died,
+            failed=self._trouble,
+        )
+        self._consumer = Consumer(
+            self.log,
+            server,
+            self.node,
+            failed=self._trouble,
+            unowned=self._keeper.hurry,
+        )
+        self._errands = _Errands("actorbus-errands", self._broke)
+        self._making = _Errands("actorbus-adopter", self._broke)
+        self._graves: dict[str, Ownership] = {}
+        self._buried = threading.Condition(self._lock)
+        self._unmade: dict[str, float] = {}
+        self._notes: Ownership | None = None
+        self._leaving = False
+        self._closed = False
+
+    # -- life
+
+    def open(self, home: Home) -> None:
+        """
+        Raises:
+            TransportUnavailable: the server did not answer, or is too old.
+            BusClosed: another node uses it, or it was closed.
+        """
+        with self._lock:
+            if self._home is not None or self._closed:
+                raise BusClosed("a RedisTransport serves one node, once; make another")
+            self._home = home
+        self._server.version()
+        self._offset = home.clock.now() - time.monotonic()
+        self._keeper.start()
+        self._notes = self.log.acquire(
+            _notes_of(self.node), self.node, ttl=self._ttl, terms=Terms(_MOST_NOTES)
+        )
+        self._consumer.read(self._notes, _Notes(self), most=_NOTES)
+        self._outbox.start()
+        self._consumer.start()
+        self._errands.start()
+        self._making.start()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._leaving = True
+            moving = [one for one in self._here.values() if one.moves]
+            for one in moving:
+                one.stay.goes_on = True
+        self._consumer.hold([one.stay.agent for one in moving])
+
+    def close(self) -> None:
+        """Give up the agents that others can run, end the rest, and say good-bye."""
+        with self._lock:
+            if self._closed or self._home is None:
+                self._closed = True
+                return
+            self._closed = True
+            here = list(self._here.values())
+        self._making.close(5.0)
+        for one in here:
+            self.detach(one.inbox)
+        self._outbox.flush(2.0)
+        self._consumer.close(2.0)
+        self._errands.close(_BURIAL)
+        try:
+            if self._notes is not None:
+                self.log.drop(self._notes, Reason.STOPPED)
+        except (TransportUnavailable, Fenced) as error:
+            self._trouble(error)
+        self._keeper.close()
+        unsent = self._outbox.close(0.5)
+        for parcel in unsent:
+            self._unsent(parcel.tag, Reason.STOPPED, NotFlushed(len(unsent)))
+        self._requests.fail_all(BusClosed("the node has stopped"))
+        self._server.close()
+
+    def flush(self, timeout: float) -> int:
+        return self._outbox.flush(timeout)
+
+    def pending(self) -> int:
+        known = self._outbox.waiting + self._consumer.pending()
+        if known or self._closed:
+            return known
+        try:
+            return len(self.log.ready(self.node))
+        except TransportUnavailable:
+            return 1
+
+    # -- who is here
+
+    def entrance(self, inbox: Inbox) -> Inbox:
+        return Entrance(self, inbox.name, inbox.owner)
+
+    def attach(self, inbox: Inbox) -> None:
+        """
+        Raises:
+            NameTaken: an agent has the name, here or on another live node.
+            InvalidSettings: its mailbox drops its oldest messages, which a log cannot.
+            TransportUnavailable: the server did not answer.
+        """
+        name, policy = inbox.name, inbox.policy
+        if policy.overflow == "drop-oldest":
+            raise InvalidSettings(
+                f"agent {name!r}: over redis a mailbox cannot drop its oldest messages;"
+                " overflow='drop-newest', 'reject' or 'block' can be had"
+            )
+        self._await_burial(name)
+        spec = self.crew.spec(inbox)
+        arrivals = _Arrivals(self, inbox, Stay(name, self._consumer), moves=bool(spec))
+        with self._lock:
+            if self._here.setdefault(name, arrivals) is not arrivals:
+                raise NameTaken(name)
+        try:
+            ownership = self.log.acquire(
+                name, self.node, ttl=self._ttl, terms=Terms(policy.capacity, policy.overflow, spec)
+            )
+        except BaseException as error:
+            with self._lock:
+                del self._here[name]
+            if isinstance(error, OwnedBy):
+                raise NameTaken(name, error.node.rpartition("~")[0]) from None
+            raise
+        arrivals.ownership = ownership
+        with self._lock:
+            self._entrances[name] = Entrance(self, name, inbox.owner)
+        self._consumer.read(ownership, arrivals, most=min(16, policy.capacity))
+
+    def detach(self, inbox: Inbox) -> None:
+        with self._lock:
+            arrivals = self._here.get(inbox.name)
+            if arrivals is None or arrivals.inbox is not inbox:
+                return
+            if arrivals.stay.goes_on and not self._closed:
+                return  # it is given up with the others, in few round trips
+            del self._here[inbox.name]
+            self._entrances.pop(inbox.name, None)
+            if arrivals.ownership is not None:
+                self._graves[inbox.name] = arrivals.ownership
+        self._router.forget(inbox.name)
+        if arrivals.ownership is not None:
+            work = self._give_up if arrivals.stay.goes_on else self._bury
+            self._errands.put(work, arrivals)
+
+    def token(self, agent: str) -> str | None:
+        """The fencing token with which this node owns the agent."""
+        with self._lock:
+            arrivals = self._here.get(agent)
+        return None if arrivals is None or arrivals.ownership is None else arrivals.ownership.token
+
+    def route(self, name: str) -> Inbox | None:
+        """
+        Raises:
+            TransportUnavailable: nobody here knows the name, and the server did not answer.
+        """
+        found = self._entrances.get(name)
+        if found is not None or name in self._graves:
+            return found
+        if self._home is None or self.log.known([name])[0] is None:
+            return None
+        with self._lock:
+            if len(self._entrances) >= _REMEMBERED:
+                self._entrances = {
+                    one.name: one for one in self._entrances.values() if one.name in self._here
+                }
+            return self._entrances.setdefault(name, Entrance(self, name, None))
+
+    def ref_entrance(self, name: str) -> Inbox:
+        """The way to an agent that somebody knows of, without a look whether it is there."""
+        return self._entrances.get(name) or Entrance(self, name, None)
+
+    def names(self) -> list[str]:
+        names = dict.fromkeys(self._here)
+        if self._home is not None:
+            try:
+                names.update(dict.fromkeys(self.log.names()))
+            except TransportUnavailable as error:
+                self._trouble(error)
+        return [name for name in names if not _is_notes(name) and name not in self._graves]
+
+    def offer(self, name: str, policy: MailboxPolicy, spec: bytes) -> None:
+        """Let others send to an agent that some node can make once it is needed.
+
+        Raises:
+            TransportUnavailable: the server did not answer.
+        """
+        self.log.offer(name, Terms(policy.capacity, policy.overflow, spec))
+
+    def subscribe(self, route: Route) -> None:
+        self._router.add(route)
+
+    def unsubscribe(self, route: Route) -> None:
+        self._router.remove(route)
+
+    def audience(self, message: Message[Any]) -> Sequence[Inbox]:
+        if message.topic is None:
+            found: list[Any] = [one.inbox for one in list(self._here.values())]
+        else:
+            names = self._router.names(message.topic, message.payload)
+            found = [one.inbox for name in names if (one := self._here.get(name)) is not None]
+        return [inbox for inbox in found if inbox.name != message.sender]
+
+    # -- the way out
+
+    def send(self, message: Message[Any], agent: str, delay: float | None = None) -> Offered:
+        """Pack `message` and have it sent. None: it is on its way.
+
+        Raises:
+            UnsupportedPayload, PayloadTooLarge: it cannot be carried.
+            MailboxFull: too many requests wait for answers.
+            TransportUnavailable: Redis is away, and no more may wait until it is back.
+        """
+        if self._home is None or self._closed:
+            raise BusClosed("the node is not running; start it, or use it as `with Node()`")
+        request = message.kind is MessageKind.REQUEST and message.answer_to is not None
+        blob = pack_message(self.codec, message, self._shift(), self.node if request else None)
+        now = time.monotonic()
+        expires = None if message.deadline is None else message.deadline - self._offset
+        origin = CURRENT.get()
+        cause = None if origin is None else origin.entry
+        delivery = None if cause is None or isinstance(cause, tuple) else cause.delivery
+        if request:
+            self._requests.expect(message)
+        until = now + self._send_timeout
+        parcel = Parcel(
+            agent,
+            message.priority._value_,
+            message.id.to_bytes(16, "big"),
+            blob,
+            until if expires is None or expires > until else expires,
+            expires,
+            None if delay is None else now + delay,
+            _Sent(message, delivery),
+        )
+        if delivery is not None:
+            delivery.owe()
+        if self._outbox.put(parcel):
+            return None
+        if delivery is not None:
+            delivery.settled()
+        if request:
+            self._requests.forget(message)
+        if self._outbox.problem is not None:
+            raise TransportUnavailable(f"{self._outbox.problem}; {self.policy.capacity:,} wait")
+        return Refusal.FULL
+
+    def when_room(self, waiter: Callable[[], object]) -> bool:
+        return self._outbox.when_room(waiter)
+
+    def forget(self, waiter: Callable[[], object]) -> None:
+        self._outbox.forget(waiter)
+
+    def _note(self, node: str, blob: bytes, delivery: Delivery | None) -> None:
+        """Tell another node something. Few enough never to be refused for want of room."""
+        now = time.monotonic()
+        message_id = self._ids.make(now).to_bytes(16, "big")
+        parcel = Parcel(
+            _notes_of(node),
+            1,
+            message_id,
+            blob,
+            now + self._send_timeout,
+            None,
+            None,
+            _Sent(None, delivery),
+        )
+        if not self._outbox.insist(parcel) and delivery is not None:
+            delivery.settled()
+
+    def _told(self, news: News) -> None:
+        """What became of something that was sent. On the outbox's thread."""
+        match news:
+            case Accepted(parcel):
+                sent: _Sent = parcel.tag
+                sent.message = None
+                if sent.delivery is not None:
+                    delivery, sent.delivery = sent.delivery, None
+                    delivery.settled()
+            case Refused(parcel, taken):
+                if taken.name == "NO_AGENT":
+                    with self._lock:
+                        if parcel.agent not in self._here:
+                            self._entrances.pop(parcel.agent, None)
+                    self._unsent(parcel.tag, Reason.NO_SUCH_AGENT, UnknownRecipient(parcel.agent))
+                else:
+                    full = MailboxFull(parcel.agent, 0, "its inbox had no room")
+                    self._unsent(parcel.tag, Reason.MAILBOX_FULL, full)
+            case Hole(agent, messages):
+                if self._home is not None and self._home.telemetry.active:
+                    self._home.telemetry.emit(MessagesLost(agent, messages))
+
+    def _unsent(self, sent: _Sent, reason: Reason, error: ActorbusError) -> None:
+        message, delivery = sent.message, sent.delivery
+        sent.message = sent.delivery = None
+        if message is not None and self._home is not None:
+            self._home.fail(message, message.recipient, reason, error)
+        if delivery is not None:
+            delivery.settled()
+
+    def _given_up(self, request: Message[Any]) -> None:
+        """Nobody waits for a request any more: the node that has it may stop working for it."""
+        if self._closed or request.expired(time.monotonic() + self._offset):
+            return
+        self._errands.put(self._cancel, request)
+
+    def _cancel(self, requests: list[Message[Any]]) -> None:
+        known = self.log.known([one.recipient or "" for one in requests])
+        for request, found in zip(requests, known, strict=True):
+            if found is not None and found.node:
+                self._note(found.node, pack_cancel(request.id), None)
+
+    # -- the way in
+
+    def deliver(self, arrivals: _Arrivals, item: Item, now: int) -> None:
+        """Put a message that was fetched into its mailbox. `now`: server time, milliseconds."""
+        inbox, home = arrivals.inbox, self._home
+        if home is None:
+            return
+        try:
+            message, asker = read_message(self.codec, item.blob, self._shift())
+        except Undecodable as error:
+            self._undecodable(arrivals, item, error)
+            return
+        delivery = message.delivery = Delivery(arrivals.stay, item.id)
+        if item.expiry:
+            message.deadline = home.clock.now() + (item.expiry - now) / 1_000
+        if asker is not None:
+            message.answer_to = self._answer(asker, message, delivery, inbox)
+        offered = inbox.offer(message)
+        if (offered is Refusal.FULL or offered is message) and inbox.insist(message):
+            # It was counted in Redis; here other things may wait: schedules, what Pykka sends.
+            offered = None
+        if offered is not None:
+            home.fail(message, inbox.name, Reason.STOPPED, AgentStopped(inbox.name))
+        elif asker is not None and getattr(inbox.owner, "parked", False):
+            inbox.owner.refuse_asks()
+
+    def lost(self, arrivals: _Arrivals) -> None:
+        """Another node owns the agent now."""
+        arrivals.stay.goes_on = True
+        with self._lock:
+            if self._here.get(arrivals.inbox.name) is arrivals:
+                del self._here[arrivals.inbox.name]
+                self._entrances.pop(arrivals.inbox.name, None)
+        self._router.forget(arrivals.inbox.name)
+        owner = arrivals.inbox.owner
+        if owner is not None:
+            owner.stop(reason="another node owns it now")
+
+    def take_note(self, item: Item) -> None:
+        """Something that another node tells this one."""
+        try:
+            note = read_note(self.codec, item.blob, self._requests.agent_of)
+        except Undecodable as error:
+            self._answer_undecodable(item, error)
+            return
+        match note:
+            case Outcome():
+                self._requests.settle(note)
+            case Cancelled(request):
+                answer = self._answers.pop(request, None)
+                if answer is not None:
+                    answer.cancel()
+
+    def _answer(
+        self, asker: str, message: Message[Any], delivery: Delivery, inbox: Inbox
+    ) -> RemoteAnswer:
+        def value(answer: RemoteAnswer, value: Any) -> None:
+            try:
+                blob = pack_value(self.codec, answer.id, value)
+            except ActorbusError as problem:
+                blob = pack_error(answer.id, problem)
+            over(answer)
+            self._note(asker, blob, delivery)
+
+        def error(answer: RemoteAnswer, error: BaseException) -> None:
+            over(answer)
+            self._note(asker, pack_error(answer.id, error), delivery)
+
+        def dropped(answer: RemoteAnswer) -> None:
+            over(answer)
+            delivery.settled()
+
+        def over(answer: RemoteAnswer) -> None:
+            self._answers.pop(answer.id, None)
+
+        delivery.owe()
+        answer = RemoteAnswer(message.id, inbox, value=value, error=error, dropped=dropped)
+        self._answers[message.id] = answer
+        return answer
+
+    def _undecodable(self, arrivals: _Arrivals, item: Item, error: Undecodable) -> None:
+        letter = Letter(item.level, item.position, Reason.UNDECODABLE, 1, str(error))
+        self._keep_letter(item, arrivals.inbox.name, error)
+        self._consumer.done(arrivals.inbox.name, item.id, letter)
+
+    def _answer_undecodable(self, item: Item, error: Undecodable) -> None:
+        """The asker hears why; where not even that can be read, a letter is kept."""
+        if len(item.blob) > 17:
+            request = MessageId(int.from_bytes(item.blob[1:17], "big"))
+            if self._requests.settle(Outcome(request, error=error)):
+                return
+        self._keep_letter(item, None, error)
+
+    def _keep_letter(self, item: Item, recipient: str | None, error: Undecodable) -> None:
+        home = self._home
+        if home is None:
+            return
+        message_id = MessageId(int.from_bytes(item.id, "big"))
+        letter: Message[Any] = Message(
+            message_id,
+            MessageKind.TELL,
+            None,
+            recipient,
+            None,
+            item.blob[:1_024],
+            Priority.NORMAL,
+            home.clock.now(),
+            None,
+            message_id,
+            None,
+            None,
+            1,
+            0,
+            None,
+        )
+        home.fail(letter, recipient, Reason.UNDECODABLE, error)
+
+    def _shift(self) -> float:
+        """The server's time less node time, in seconds."""
+        return self.log.server_ahead - self._offset
+
+    # -- agents that go, and come
+
+    def _bury(self, ended: list[_Arrivals]) -> None:
+        """Agents ended for good: what waits for them ends with them, and their names are free."""
+        names = [one.inbox.name for one in ended]
+        try:
+            for one in ended:
+                self.log.end(one.owned())
+            self._consumer.give_up(names, _BURIAL)
+            for one in ended:
+                self._end_waiting(one)
+                self.log.drop(one.owned(), Reason.STOPPED)
+        except Fenced as error:
+            self._trouble(error)
+        finally:
+            self._fill_graves(names)
+
+    def _end_waiting(self, one: _Arrivals) -> None:
+        """What lies in its inbox gets nobody to handle it: dead letters, and errors to askers."""
+        cursors = START
+        ownership = self.log.acquire(one.inbox.name, self.node, ttl=self._ttl)
+        self.log.end(ownership)
+        cursors = ownership.cursors
+        while True:
+            fetched = self.log.fetch(ownership, cursors, count=500)
+            if not fetched.items:
+                return
+            moved = list(cursors)
+            for item in fetched.items:
+                moved[item.level] = moved[item.level]._replace(
+                    position=item.position + 1, id=item.id
+                )
+                self._end_one(one, item)
+            a, b, c, d = moved
+            cursors = a, b, c, d
+
+    def _end_one(self, one: _Arrivals, item: Item) -> None:
+        try:
+            message, asker = read_message(self.codec, item.blob, self._shift())
+        except Undecodable as error:
+            self._keep_letter(item, one.inbox.name, error)
+            return
+        name = one.inbox.name
+        stopped = AgentStopped(name)
+        if asker is not None:
+            self._note(asker, pack_error(message.id, stopped), None)
+        if self._home is not None:
+            self._home.fail(message, name, Reason.STOPPED, stopped)
+
+    def _give_up(self, leaving: list[_Arrivals]) -> None:
+        """Leave agents to whoever else can make them."""
+        names = [one.inbox.name for one in leaving]
+        try:
+            self.log.release_many(self._consumer.give_up(names, _BURIAL))
+        finally:
+            self._fill_graves(names)
+
+    def _fill_graves(self, names: list[str]) -> None:
+        with self._buried:
+            for name in names:
+                self._graves.pop(name, None)
+            self._buried.notify_all()
+
+    def _await_burial(self, name: str) -> None:
+        with self._buried:
+            self._buried.wait_for(lambda: name not in self._graves, _BURIAL)
+
+    def _wanted(self, names: list[str]) -> list[str]:
+        """Which agents without an owner this node would run."""
+        now = time.monotonic()
+        if self._leaving:
+            return []
+        names = [
+            name
+            for name in names
+            if not _is_notes(name) and name not in self._here and self._unmade.get(name, 0.0) <= now
+        ]
+        known = self.log.known(names) if names else []
+        return [
+            name
+            for name, found in zip(names, known, strict=True)
+            if found is not None and found.spec and self.crew.can_make(name, found.spec)
+        ]
+
+    def _adopt(self, ownership: Ownership) -> None:
+        self._making.put(self._make, ownership)
+
+    def _make(self, ownerships: list[Ownership]) -> None:
+        """Make agents that are ours now. One that cannot be made is left to others."""
+        known = self.log.known([one.agent for one in ownerships])
+        for ownership, found in zip(ownerships, known, strict=True):
+            try:
+                if found is not None and not self._leaving:
+                    self.crew.make(ownership.agent, found.spec)
+            except Exception as error:  # noqa: BLE001 - an agent's own code runs here
+                self._broke(error)
+            if ownership.agent not in self._here:
+                self._unmade[ownership.agent] = time.monotonic() + _RETRY_MAKING
+                self.log.release(ownership)
+
+    def _died(self, node: str) -> None:
+        """Another node is dead. Its agents that run nowhere else leave their askers alone."""
+        agents = self.log.owned(node)
+        known = self.log.known(agents)
+        lost = {
+            agent
+            for agent, found in zip(agents, known, strict=True)
+            if found is None or not found.spec
+        }
+        self._requests.owner_lost(lost)
+        for agent in lost:
+            if _is_notes(agent):
+                self._drop_notes(agent)
+
+    def _drop_notes(self, agent: str) -> None:
+        try:
+            self.log.drop(self.log.acquire(agent, self.node, ttl=self._ttl), Reason.STOPPED)
+        except (OwnedBy, Fenced):
+            return  # another node was faster
+
+    # -- trouble
+
+    def _trouble(self, error: Exception) -> None:
+        home = self._home
+        if home is not None and home.telemetry.active:
+            home.telemetry.emit(TransportTrouble(error))
+
+    def _broke(self, error: Exception) -> None:
+        self._trouble(error)
+
+
+class Entrance:
+    """An agent's inbox as its senders see it: the way into its log."""
+
+    __slots__ = ("_transport", "name", "owner", "policy")
+
+    def __init__(self, transport: RedisTransport, name: str, owner: Any) -> None:
+        self._transport = transport
+        self.name = name
+        self.owner = owner
+        self.policy = transport.policy
+
+    def offer(self, message: Message[Any]) -> Offered:
+        return self._transport.send(message, self.name)
+
+    def offer_later(self, message: Message[Any], seconds: float) -> Offered:
+        return self._transport.send(message, self.name, seconds)
+
+    def when_room(self, waiter: Callable[[], object]) -> bool:
+        return self._transport.when_room(waiter)
+
+    def forget(self, waiter: Callable[[], object]) -> None:
+        self._transport.forget(waiter)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Entrance) and other.name == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+
+class _Arrivals:
+    """The messages of one agent that runs here."""
+
+    __slots__ = ("_transport", "inbox", "moves", "ownership", "stay")
+
+    def __init__(self, transport: RedisTransport, inbox: Any, stay: Stay, *, moves: bool) -> None:
+        self._transport = transport
+        self.inbox = inbox
+        self.stay = stay
+        self.moves = moves
+        """Whether another node may run it."""
+        self.ownership: Ownership | None = None
+
+    def owned(self) -> Ownership:
+        if self.ownership is None:
+            raise Fenced(self.inbox.name)
+        return self.ownership
+
+    def take(self, items: Sequence[Item], now: int) -> None:
+        for item in items:
+            self._transport.deliver(self, item, now)
+
+    def lost(self) -> None:
+        self._transport.lost(self)
+
+
+class _Notes:
+    """What other nodes tell this one; each is over once it is read."""
+
+    def __init__(self, transport: RedisTransport) -> None:
+        self._transport = transport
+        self._name = _notes_of(transport.node)
+
+    def take(self, items: Sequence[Item], now: int) -> None:
+        transport = self._transport
+        for item in items:
+            transport.take_note(item)
+            transport._consumer.done(self._name, item.id)
+
+    def lost(self) -> None:
+        """This node was taken for dead: others answer nothing here any more."""
+
+
+class _Sent:
+    """What an accepted message leaves behind while it may be sent again: nothing."""
+
+    __slots__ = ("delivery", "message")
+
+    def __init__(self, message: Message[Any] | None, delivery: Delivery | None) -> None:
+        self.message = message
+        self.delivery = delivery
+
+
+class _Errands:
+    """Work that takes round trips, in order on a thread of its own; like work goes together."""
+
+    def __init__(self, name: str, broke: Callable[[Exception], object]) -> None:
+        self._broke = broke
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Callable[[list[Any]], object], Any]] = deque()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, work: Callable[[list[Any]], object], what: Any) -> None:
+        with self._changed:
+            self._waiting.append((work, what))
+            self._changed.notify()
+
+    def close(self, timeout: float) -> None:
+        """Do what waits, for at most `timeout` seconds."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    return
+                work, first = self._waiting.popleft()
+                some = [first]
+                while self._waiting and self._waiting[0][0] == work and len(some) < 500:
+                    some.append(self._waiting.popleft()[1])
+            try:
+                work(some)
+            except Exception as error:  # noqa: BLE001 - one errand must not end all others
+                self._broke(error)
+
+
+def _notes_of(node: str) -> str:
+    """The inbox of a node. No agent can be called so: a name begins with no space."""
+    return f" {node}"
+
+
+def _is_notes(name: str) -> bool:
+    return name.startswith(" ")
