@@ -12,19 +12,24 @@ restart, or ``SCRIPT FLUSH``).
 
 from __future__ import annotations
 
+from actorbus.redis_client.access import Access
 from actorbus.redis_client.keys import decoded, encoded
 from actorbus.redis_client.scripts import Script, run_all
 from actorbus.redis_client.server import OLDEST, RedisServer
-from actorbus.redis_client.urls import SCHEMES, checked_url, shown
+from actorbus.redis_client.urls import BUS_SCHEMES, SCHEMES, Kind, checked_url, parsed, shown
 
 __all__ = [
+    "BUS_SCHEMES",
     "OLDEST",
     "SCHEMES",
+    "Access",
+    "Kind",
     "RedisServer",
     "Script",
     "checked_url",
     "decoded",
     "encoded",
+    "parsed",
     "run_all",
     "shown",
 ]

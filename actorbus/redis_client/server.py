@@ -1,19 +1,22 @@
-"""One Redis, and the clients of it."""
+"""One Redis, whether one server, the master of a service, or a cluster; and the clients of it."""
 
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
 
 from actorbus.errors import TransportUnavailable
-from actorbus.redis_client.urls import checked_url, shown
+from actorbus.redis_client.access import Access
+from actorbus.redis_client.urls import address
+from actorbus.redis_client.words import meant, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from redis import Redis
+
+    from actorbus.redis_client.clients import Clients, Member
 
     Make = Callable[..., Redis]
     """Makes a client; keyword arguments are redis-py's."""
@@ -31,10 +34,13 @@ _INSTALL: Final = "pip install 'actorbus[redis]'"
 class RedisServer:
     """One Redis, by URL. Nothing is opened before it is needed; safe from any thread.
 
-    A process that was forked must not use its parent's sockets: there, every call raises.
+    Behind Sentinel, the master is looked up for each new connection. To a cluster, ``client``
+    sends each command to the server of its key. A process that was forked must not use its
+    parent's sockets: there, every call raises.
 
     Args:
-        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, as redis-py reads them.
+        url: one of ``SCHEMES``, as the module ``urls`` says.
+        access: who we are, and whom we trust, where the URL does not say.
         make: what makes a client instead, as tests on fakeredis do.
 
     Raises:
@@ -42,32 +48,74 @@ class RedisServer:
         TransportUnavailable: redis-py is not installed, or it cannot read the URL.
     """
 
-    def __init__(self, url: str, *, name: str = "actorbus", make: Make | None = None) -> None:
-        self._url = checked_url(url)
-        self.shown = shown(url)
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str = "actorbus",
+        access: Access | None = None,
+        make: Make | None = None,
+    ) -> None:
+        self._address = address(url)
+        self.shown = self._address.shown
         """The URL without its password, for people."""
+        self.kind = self._address.kind
+        access = Access() if access is None else access
+        access.check(self.shown, tls=self._address.tls)
+        self._secrets = {*self._address.secrets, *access.secrets}
         self._name = name
-        self._make = self._maker() if make is None else make
+        self._clients = self._for(access) if make is None else None
+        self._make_command = make or self._clients.commands  # type: ignore[union-attr]
+        self._make_one = make or self._clients.one  # type: ignore[union-attr]
         self._process = os.getpid()
         self._client: Redis | None = None
 
     @property
     def client(self) -> Redis:
-        """For commands, and scripts that are idempotent: one that fails may be sent again."""
+        """For commands, and scripts that are idempotent: one that fails may be sent again.
+
+        Raises:
+            TransportUnavailable: no server of a cluster answers.
+        """
         self._check_process()
         if self._client is None:
-            self._client = self._make(**self._options(_COMMAND_TIMEOUT, _RETRIES))
+            with self.errors():
+                self._client = self._make_command(**self._options(_COMMAND_TIMEOUT, _RETRIES))
         return self._client
 
     def subscriber(self) -> Redis:
-        """A client for pub/sub: it may hear nothing for long. Whoever asked closes it."""
+        """A client for pub/sub: it may hear nothing for long. Whoever asked closes it.
+
+        In a cluster, it is at any of its servers: what is published at one is heard at all.
+        """
         self._check_process()
-        return self._make(**self._options(None, 0))
+        return self._make_one(**self._options(None, 0))
 
     def publisher(self) -> Redis:
         """A client that sends nothing twice, for at most once. Whoever asked closes it."""
         self._check_process()
-        return self._make(**self._options(_COMMAND_TIMEOUT, 0))
+        return self._make_one(**self._options(_COMMAND_TIMEOUT, 0))
+
+    @contextmanager
+    def members(self) -> Iterator[list[Member]]:
+        """Every server behind the URL, sentinels too, with clients that end with the block.
+
+        Raises:
+            TransportUnavailable: nothing answers that would know them.
+        """
+        self._check_process()
+        from actorbus.redis_client.clients import Member
+
+        found: list[Member] = []
+        try:
+            with self.errors():
+                if self._clients is not None:
+                    options = self._options(_COMMAND_TIMEOUT, 0)
+                    found += self._clients.members(self.client, options)
+            yield found or [Member("server", self.shown, self.client)]
+        finally:
+            for one in found:
+                one.client.close()
 
     def version(self) -> tuple[int, ...]:
         """The server's version, such as (7, 0, 15).
@@ -87,11 +135,11 @@ class RedisServer:
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Inside, what redis-py raises about the connection or the server becomes ours."""
-        from redis.exceptions import RedisError
+        from redis.exceptions import RedisClusterException, RedisError
 
         try:
             yield
-        except RedisError as error:
+        except (RedisError, RedisClusterException) as error:
             raise TransportUnavailable(f"{self.shown}: {self._words(error)}") from None
 
     def close(self) -> None:
@@ -104,45 +152,37 @@ class RedisServer:
         return f"<RedisServer {self.shown}>"
 
     def _options(self, timeout: float | None, retries: int) -> dict[str, Any]:
-        from redis.backoff import ExponentialWithJitterBackoff
-        from redis.retry import Retry
+        from actorbus.redis_client.clients import patience
 
         return {
             "socket_timeout": timeout,
             "socket_connect_timeout": _CONNECT_TIMEOUT,
             "socket_keepalive": True,
             "health_check_interval": _HEALTH_CHECK,
-            "retry": Retry(ExponentialWithJitterBackoff(), retries),
+            "retry": patience(retries),
             "client_name": self._name,
             "protocol": 2,
             "legacy_responses": False,
         }
 
-    def _maker(self) -> Make:
+    def _for(self, access: Access) -> Clients:
         try:
-            import redis
+            from actorbus.redis_client.clients import Clients
         except ImportError:
             raise TransportUnavailable(
                 f"{self.shown} needs the package redis: {_INSTALL}"
             ) from None
-
-        def make(**options: Any) -> Redis:
-            if self._url.startswith("unix:"):
-                options.pop("socket_keepalive")
-            try:
-                return redis.Redis.from_url(self._url, **options)
-            except ValueError as error:
-                raise TransportUnavailable(f"{self.shown}: {self._words(error)}") from None
-
-        return make
+        try:
+            return Clients(self._address, access)
+        except (TypeError, ValueError) as error:
+            raise TransportUnavailable(
+                f"{self.shown}: what is after the ? is no option of redis-py's"
+                f" ({self._words(error)})"
+            ) from None
 
     def _words(self, error: Exception) -> str:
         """The library's words; it quotes no password, and this makes sure of it."""
-        text = str(error) or type(error).__name__
-        password = urlsplit(self._url).password
-        for secret in {password, unquote(password)} if password else ():
-            text = text.replace(secret, "***")
-        return text
+        return without(meant(error), self._secrets)
 
     def _check_process(self) -> None:
         if self._process != os.getpid():

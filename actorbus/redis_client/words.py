@@ -1,0 +1,90 @@
+"""What redis-py's errors mean, in words that say what would have worked."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LOGIN: Final = "set ACTORBUS_REDIS_USERNAME and ACTORBUS_REDIS_PASSWORD"
+_MEANINGS: Final = (
+    (
+        r"NOAUTH|Authentication required|AUTH.*required",
+        f"it wants a user or a password: {_LOGIN}",
+    ),
+    (
+        r"without any password configured",
+        "it has no password, and was given one: leave the password out",
+    ),
+    (
+        r"WRONGPASS|invalid username-password|invalid password",
+        f"the user or the password is wrong: {_LOGIN}, or see who is disabled with ACL LIST",
+    ),
+    (
+        r"NOPERM|has no permissions|can't run this command|can't access at least one of the",
+        "the user may not do this: allow it with ACL SETUSER the keys ~{*, the channels &{*"
+        " and the commands +@all -@dangerous +info",
+    ),
+    (
+        r"[Hh]ostname mismatch|IP address mismatch|doesn't match",
+        "its certificate is for another host name: use the one that it is for",
+    ),
+    (
+        r"CERTIFICATE_VERIFY_FAILED",
+        "its certificate is signed by nobody known here: name the file of its authority,"
+        " ACTORBUS_REDIS_CA",
+    ),
+    (
+        r"CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE|BAD_CERTIFICATE|UNKNOWN_CA",
+        "it does not take our certificate, or wants one: name its file, ACTORBUS_REDIS_CERT,"
+        " and that of its key, ACTORBUS_REDIS_KEY",
+    ),
+    (
+        r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|UNEXPECTED_EOF|EOF occurred in violation",
+        "it does not speak TLS there: use its TLS port, or a scheme that begins with redis"
+        " instead of rediss",
+    ),
+    (
+        r"KEY_VALUES_MISMATCH|NO_START_LINE|PEM lib|NO_CERTIFICATE_OR_CRL",
+        "a file of ACTORBUS_REDIS_CA, _CERT or _KEY holds no PEM of that kind, or key and"
+        " certificate are not a pair",
+    ),
+    (
+        r"READONLY|demoted|now a slave",
+        "it is a replica: give the address of the primary, or that of the sentinels",
+    ),
+    (
+        r"Cluster mode is not enabled|cluster support disabled",
+        "it is no cluster: use a scheme without +cluster",
+    ),
+    (
+        r"\bMOVED \d|CROSSSLOT|Moved to|MovedError",
+        "it is one of a cluster: use a scheme with +cluster",
+    ),
+    (
+        r"No master found for",
+        "no sentinel that answered knows a living master of that service",
+    ),
+    (
+        r"Connection closed by server|Protocol Error|Connection reset",
+        "it hung up; where it speaks TLS, the scheme begins with rediss",
+    ),
+)
+
+
+def meant(error: Exception) -> str:
+    """The library's words, and before them what they mean, where that is known."""
+    text = str(error) or type(error).__name__
+    for pattern, meaning in _MEANINGS:
+        if re.search(pattern, text):
+            return f"{meaning} ({text})"
+    return text
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """`text` with every secret hidden, the longest first: one may be part of another."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "***")
+    return text
