@@ -32,6 +32,8 @@ class Guarantee(StrEnum):
     """FIFO from sender to recipient within a priority."""
     BOUNDED = "bounded"
     """An inbox never holds more than its capacity."""
+    REFUSED_AT_ONCE = "refused-at-once"
+    """A full inbox says so to whoever sends; elsewhere that is a dead letter later."""
     PRIORITIZED = "prioritized"
     KNOWN_RECIPIENTS = "known-recipients"
     """An unknown recipient is an error at once."""

@@ -16,6 +16,7 @@ collected, so that nothing is skipped and nothing looks as if it had run.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
@@ -26,7 +27,7 @@ from actorbus.bus.routing import Route
 from actorbus.bus.transport import Guarantee
 from actorbus.bus.where import compiled
 from actorbus.errors import NameTaken
-from actorbus.message import IdSource, Message, MessageKind, Priority, envelope
+from actorbus.message import IdSource, Message, MessageKind, Priority, Status, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,12 +87,25 @@ class Receiver:
                     break
                 self._popped += 1
                 self.mailbox.taken += 1
-                return envelope(entry)
+                return self._ended(envelope(entry))
             self.mailbox.ran(self._popped)
             self._popped = 0
             self._run, self._may_pop = self.mailbox.run(self.limit)
             if self._may_pop <= 0:
                 return None
+
+    def _ended(self, message: Message[Any]) -> Message[Any]:
+        """Say that it is handled, as a bus does, to whoever wants to know."""
+        if message.delivery is not None:
+            message.delivery.over(self.mailbox.name, Status.HANDLED, None, None, 1)
+        return message
+
+    def wait_for(self, count: int) -> None:
+        """Wait until `count` messages wait here."""
+        give_up = time.monotonic() + _DEADLINE
+        while len(self.mailbox) < count:
+            assert time.monotonic() < give_up, f"{len(self.mailbox)} of {count} messages came"
+            time.sleep(0.001)
 
     def take(self, count: int) -> list[Any]:
         """Wait for the next `count` messages; their payloads, in the order they are served."""
@@ -312,7 +326,7 @@ class TransportContract:
 
         for priority in reversed(Priority):
             send(transport, tell("counter", priority.name, priority=priority))
-        transport.flush(_DEADLINE)
+        counter.wait_for(4)
 
         assert counter.take(4) == ["URGENT", "HIGH", "NORMAL", "LOW"]
 
@@ -321,9 +335,9 @@ class TransportContract:
         transport, counter = self.open(), Receiver("counter")
         transport.attach(counter.mailbox)
 
+        send(transport, tell("counter", "low", priority=Priority.LOW))
         for number in range(30):
             send(transport, tell("counter", number, priority=Priority.URGENT))
-        send(transport, tell("counter", "low", priority=Priority.LOW))
         transport.flush(_DEADLINE)
 
         assert "low" in counter.take(15)
@@ -335,8 +349,19 @@ class TransportContract:
 
         answers = [offer(transport, tell("counter", number)) for number in range(5)]
 
-        assert answers == [None, None, None, Refusal.FULL, Refusal.FULL]
+        counter.wait_for(3)
+        assert answers.count(Refusal.FULL) + transport.flush(0.1) == 2
+        assert len(counter.mailbox) == 3
         assert counter.take(3) == [0, 1, 2]
+
+    @needs(Guarantee.REFUSED_AT_ONCE)
+    def test_a_full_inbox_refuses_what_is_sent(self) -> None:
+        transport, counter = self.open(), Receiver("counter", MailboxPolicy(3))
+        transport.attach(counter.mailbox)
+
+        answers = [offer(transport, tell("counter", number)) for number in range(5)]
+
+        assert answers == [None, None, None, Refusal.FULL, Refusal.FULL]
 
     @needs(Guarantee.BOUNDED)
     def test_there_is_room_again_once_a_message_was_taken(self) -> None:

@@ -29,6 +29,7 @@ MEMORY: Final = Guarantees(
         {
             Guarantee.ORDERED,
             Guarantee.BOUNDED,
+            Guarantee.REFUSED_AT_ONCE,
             Guarantee.PRIORITIZED,
             Guarantee.KNOWN_RECIPIENTS,
             Guarantee.FANOUT,

@@ -86,7 +86,7 @@ REDIS: Final = Guarantees(
     unknown_recipient="error at once: a miss in the local view costs one round trip first; an agent"
     " whose node is dead stays known, its inbox accepts",
     fanout="append-once log, cursor per subscriber, explicit gap",
-    given=frozenset(Guarantee),
+    given=frozenset(Guarantee) - {Guarantee.REFUSED_AT_ONCE},
 )
 
 _REMEMBERED: Final = 100_000
@@ -95,6 +95,9 @@ _NOTES: Final = 1_000
 """Answers that are handed out and not acknowledged: the table knows one that comes twice."""
 _MOST_NOTES: Final = 1_000_000
 _BURIAL: Final = 5.0
+"""Seconds that what an agent had in hand may take to end, once the agent has."""
+_LAST_BURIAL: Final = 0.5
+"""The same when the node stops: whoever did not return by then was left behind."""
 _RETRY_MAKING: Final = 30.0
 """Seconds for which an agent that could not be made here is left to others."""
 
@@ -201,14 +204,13 @@ class RedisTransport:
     def open(self, home: Home) -> None:
         """
         Raises:
-            TransportUnavailable: the server did not answer, or is too old.
+            TransportUnavailable: the server did not answer.
             BusClosed: another node uses it, or it was closed.
         """
         with self._lock:
             if self._home is not None or self._closed:
                 raise BusClosed("a RedisTransport serves one node, once; make another")
             self._home = home
-        self._server.version()
         self._offset = home.clock.now() - time.monotonic()
         self._keeper.start()
         self._notes = self.log.acquire(
@@ -617,7 +619,7 @@ class RedisTransport:
         try:
             for one in ended:
                 self.log.end(one.owned())
-            self._consumer.give_up(names, _BURIAL)
+            self._consumer.give_up(names, _LAST_BURIAL if self._closed else _BURIAL)
             for one in ended:
                 self._end_waiting(one)
                 self.log.drop(one.owned(), Reason.STOPPED)
@@ -662,7 +664,7 @@ class RedisTransport:
         """Leave agents to whoever else can make them."""
         names = [one.inbox.name for one in leaving]
         try:
-            self.log.release_many(self._consumer.give_up(names, _BURIAL))
+            self.log.release_many(self._consumer.give_up(names, _LAST_BURIAL))
         finally:
             self._fill_graves(names)
 
