@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy import create_engine, text
 
 from actorbus.clock import SystemClock
 from actorbus.errors import AuditUnavailable
@@ -56,9 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--messages", type=int, default=1_000_000)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() if options.url is None else nullcontext(".") as folder:
-        audit = Audit(options.url or f"sqlite:///{Path(folder) / 'million.db'}", anchors=False)
+        url = options.url or f"sqlite:///{Path(folder) / 'million.db'}"
+        audit = Audit(url, anchors=False)
         if _is_empty(audit):
             fill(audit, options.messages)
+            analyse(url)
         looks = [look(audit, filters) for filters in questions(audit)]
         audit.close()
     _print(looks)
@@ -93,6 +96,14 @@ def fill(audit: Audit, messages: int) -> None:
     recorder.close(60)
     took = time.perf_counter() - began
     print(f"{messages:,} messages written in {took:.0f} s", file=sys.stderr)
+
+
+def analyse(url: str) -> None:
+    """Let the database see what is in its tables, as PostgreSQL does by itself in a minute."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT").execute(text("ANALYZE"))
+    engine.dispose()
 
 
 def questions(audit: Audit) -> Iterator[dict[str, Any]]:
