@@ -216,6 +216,20 @@ class TestReplays:
         assert why_refused(sealed, recipient="bank", again=True) == Distrust.MISPLACED
         assert why_refused(sealed[:-1] + b"x", again=True) == Distrust.FORGED
 
+    def test_what_came_while_another_owned_the_inbox_begins_anew_for_that_inbox_alone(
+        self,
+    ) -> None:
+        one, by = signer(), verifier()
+        ours, others = one.seal("counter", b"a", NOW), one.seal("bank", b"b", NOW)
+        by.open("counter", ours, NOW)
+        by.open("bank", others, NOW)
+
+        by.forget("counter")
+
+        assert by.open("counter", ours, NOW).blob == b"a"
+        assert why_refused(ours, by=by) == Distrust.REPLAYED
+        assert why_refused(others, by=by, recipient="bank") == Distrust.REPLAYED
+
     def test_what_was_refused_is_not_remembered(self) -> None:
         sealed, by = signer().seal("counter", b"blob", NOW), verifier()
         why_refused(sealed[:-1] + b"x", by=by)

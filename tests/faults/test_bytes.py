@@ -31,11 +31,18 @@ from actorbus.bus.transports.pubsub.wire import (
     read_batch,
     read_error,
 )
+from actorbus.bus.transports.redis.letters import (
+    pack_error,
+    pack_message,
+    pack_value,
+    read_message,
+    read_note,
+)
 from actorbus.codec import ENVELOPE_LIMIT, Codec, TypeBook
 from actorbus.codec.signing import Signer, Trust, Verifier
 from actorbus.context.stores.redis.records import change_in, signature, written
 from actorbus.errors import MailboxFull, Undecodable, Untrusted
-from actorbus.message import IdSource, Message, MessageKind, Priority
+from actorbus.message import IdSource, Message, MessageId, MessageKind, Priority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -255,6 +262,19 @@ def readers() -> tuple[Reader, ...]:
     return (
         Reader("message", codec.decode, [message]),
         Reader("payload", codec.decode_payload, [payload, codec.encode_payload("plain")]),
+        Reader(
+            "letter",
+            lambda data: read_message(codec, data, 0.5),
+            [pack_message(codec, a_message(), 0.5, asker) for asker in (None, "eu-1~00ff")],
+        ),
+        Reader(
+            "note",
+            lambda data: read_note(codec, data, lambda _: "counter"),
+            [
+                pack_value(codec, MessageId(7), a_payload()),
+                pack_error(MessageId(7), MailboxFull("counter", 7)),
+            ],
+        ),
         Reader("batch", _read_batch, [pack_batch("eu-1", frames), pack_batch("eu-2", [[8]])]),
         Reader(
             "seal",

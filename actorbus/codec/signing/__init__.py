@@ -20,15 +20,17 @@ unsigned            not sealed at all, where all have to be
 
 *Replays.* A queue keeps the order in which a node filled it, so a reader needs to remember only
 the last ids of each node and queue, and refuses what is older than the oldest it remembers. The
-one legal way to come twice is to be read again from the same place in the log, after a reset or
-a lost reply; only the transport knows that, and says ``again``. (The scheme is that of IPsec's
+one legal way to come twice is to be read again from the same place in the log. Only the transport
+knows that: it says ``again`` where it has read that item before, and ``forget`` when it becomes
+the owner of an inbox that was another's in between. (The scheme is that of IPsec's
 anti-replay window, RFC 4303 section 3.4.3.)
 
 What it does *not* protect against:
 
 - whoever can write to the server can still remove, withhold or reorder what is there;
-- ids are remembered in memory: what an owner before handled can be replayed to its successor,
-  once, until it is older than the window. Handlers that must not run twice deduplicate;
+- ids are remembered in memory, by the one that reads: what an owner before handled can be
+  replayed to its successor, once, until it is older than the window. Handlers that must not run
+  twice deduplicate;
 - of more queues than are remembered, the one that was quiet for longest is forgotten, and open
   to replays within the window;
 - it hides nothing: blobs are signed and not encrypted. TLS is for that;

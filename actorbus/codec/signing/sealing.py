@@ -17,6 +17,7 @@ import secrets
 import struct
 import threading
 from enum import StrEnum
+from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from actorbus.codec.signing.replays import Replays
@@ -48,6 +49,8 @@ SEAL_LIMIT: Final = _OUTER.size + _INNER.size + 2 * _NAME_LIMIT
 """Bytes that a seal may add."""
 _BACKWARDS: Final = 5_000
 """Milliseconds that a signer's time may go back before it begins a new run."""
+_STAYS: Final = 100_000
+"""Recipients whose last new beginning is known."""
 _LEEWAY: Final = 60.0
 """Seconds that a sender's idea of the server's time may be ahead."""
 
@@ -159,6 +162,21 @@ class Verifier:
         self._domain = _domain(namespace)
         self._window = window
         self._replays = Replays() if replays is None else replays
+        self._stays: dict[bytes, int] = {}
+        self._beginnings = count(1)
+        self._lock = threading.Lock()
+
+    def forget(self, recipient: str) -> None:
+        """Begin anew with a recipient, as its log was another reader's in between.
+
+        What this one read and did not acknowledge may rightly come again, from then on.
+        """
+        name = _name(recipient)
+        with self._lock:
+            self._stays.pop(name, None)
+            self._stays[name] = next(self._beginnings)
+            if len(self._stays) > _STAYS:
+                del self._stays[next(iter(self._stays))]
 
     def open(
         self, recipient: str, sealed: bytes, now: float, *, level: int = 0, again: bool = False
@@ -168,8 +186,8 @@ class Verifier:
         Args:
             recipient: where it was found, and `level`, as its signer said them.
             now: the server's time, in seconds since the epoch.
-            again: it was read before, from this very place in the log: neither its age nor
-                its having been here counts against it.
+            again: this reader has read it before, from this very place in the log: neither
+                its age nor its having been here counts against it.
 
         Raises:
             Undecodable: too large, or the shape is not that of a seal.
@@ -235,7 +253,8 @@ class Verifier:
                 " server's, or it was delivered before it was due",
                 node,
             )
-        queue = (seal.node, seal.run, seal.recipient, seal.queue)
+        stay = self._stays.get(seal.recipient, 0)
+        queue = (seal.node, seal.run, seal.recipient, seal.queue, stay)
         if not self._replays.is_new(queue, seal.at << 64 | seal.number):
             raise Untrusted(
                 Distrust.REPLAYED, f"what node {node!r} sent once has come before", node

@@ -83,3 +83,8 @@ class Trust:
         if len(sealed) > self.limit + SEAL_LIMIT:
             raise Undecodable(f"{len(sealed):,} bytes, the limit is {self.limit + SEAL_LIMIT:,}")
         return Opened(None, read_seal(sealed).blob if is_sealed(sealed) else sealed)
+
+    def forget(self, recipient: str) -> None:
+        """See ``Verifier.forget``."""
+        if self.verifier is not None:
+            self.verifier.forget(recipient)
