@@ -13,7 +13,8 @@
     │   ├── UnsupportedPayload   a value that no transport can carry
     │   ├── Undecodable          bytes that are no message
     │   ├── Untrusted            bytes that no trusted node vouches for
-    │   ├── InvalidName          not the name of an agent, capability or topic
+    │   ├── InvalidArgument      an argument that cannot be meant
+    │   │   └── InvalidName      not the name of an agent, capability or topic, no message's id
     │   ├── UnknownTransport     no transport for that URL scheme
     │   ├── TransportUnavailable the transport's server cannot be reached
     │   ├── NotFlushed           sends that were not accepted in time
@@ -166,14 +167,22 @@ class Untrusted(BusError):
         self.node = node
 
 
-class InvalidName(BusError):
-    """Not a name of an agent, a capability or a topic."""
+class InvalidArgument(BusError):
+    """An argument that cannot be meant, found before anything is done. ``value`` is what it was."""
+
+    _sentence = "{what} cannot be {shown}: {why}"
 
     def __init__(self, what: str, value: object, why: str) -> None:
         shown = repr(value)
         shown = shown if len(shown) <= 64 else f"{shown[:61]}..."
-        super().__init__(f"{shown} is no name for {what}: {why}")
+        super().__init__(self._sentence.format(what=what, shown=shown, why=why))
         self.value = value
+
+
+class InvalidName(InvalidArgument):
+    """Not the name of an agent, a capability, a topic or a context key, or no message's id."""
+
+    _sentence = "{shown} is no name for {what}: {why}"
 
 
 class UnknownTransport(BusError):

@@ -18,6 +18,7 @@ from actorbus import (
     Audit,
     AuditUnavailable,
     BusClosed,
+    InvalidArgument,
     InvalidName,
     InvalidSettings,
     NameTaken,
@@ -120,7 +121,7 @@ def test_a_setting_that_cannot_be_meant_says_what_can(values: dict[str, Any], sa
 @pytest.mark.parametrize("call", ["drain", "flush", "stop"])
 @pytest.mark.parametrize("timeout", [-1, "5", float("nan"), float("inf")])
 def test_a_wait_that_cannot_be_meant_is_refused(call: str, timeout: Any) -> None:
-    with Node(settings=QUIET) as node, pytest.raises(InvalidName, match="seconds"):
+    with Node(settings=QUIET) as node, pytest.raises(InvalidArgument, match="seconds"):
         getattr(node, call)(timeout)
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.actors.functions import agent_class, is_agent
 from actorbus.actors.runtime import kebab_case
-from actorbus.errors import ActorbusError, BusClosed, InvalidName
+from actorbus.errors import ActorbusError, BusClosed, InvalidArgument
 from actorbus.message import check_name
 from actorbus.telemetry import ModuleBroken
 
@@ -95,7 +95,7 @@ def load(path: str | os.PathLike[str], runtime: Runtime) -> Loaded:
     is loaded changes nothing.
 
     Raises:
-        InvalidName: there is nothing at `path`.
+        InvalidArgument: there is nothing at `path`.
         BusClosed: the node is not running.
     """
     if not runtime.accepting:
@@ -166,14 +166,14 @@ def _sources(
 ) -> Iterator[_Source]:
     """The files that `path` means, in an order that is always the same."""
     if not isinstance(path, str | os.PathLike) or not str(path):
-        raise InvalidName("agents to load", path, "give a file, a folder, or a package's name")
+        raise InvalidArgument("agents to load", path, "give a file, a folder, or a package's name")
     file = Path(path).resolve()
     if file.is_dir():
         for found in _files_below(file, report):
             yield _Source(found, _dotted_name(found))
     elif file.is_file():
         if file.suffix != ".py":
-            raise InvalidName("agents to load", str(path), "a file of Python ends in .py")
+            raise InvalidArgument("agents to load", str(path), "a file of Python ends in .py")
         yield _Source(file, _dotted_name(file))
     else:
         yield from _sources_of_package(str(path), report)
@@ -182,7 +182,7 @@ def _sources(
 def _sources_of_package(
     name: str, report: Callable[[Path, int | None, str], None]
 ) -> Iterator[_Source]:
-    missing = InvalidName(
+    missing = InvalidArgument(
         "agents to load", name, "there is no such file or folder, and no module that is called so"
     )
     if not all(part.isidentifier() for part in name.split(".")):

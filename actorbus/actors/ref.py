@@ -70,7 +70,7 @@ class Ref:
         Raises:
             AgentStopped, UnknownRecipient: nobody is there to take it.
             MailboxFull: no room, and none in time; see ``MailboxPolicy``.
-            MessageExpired, InvalidName: an argument that cannot be meant.
+            MessageExpired, InvalidArgument: an argument that cannot be meant.
             PayloadTooLarge, UnsupportedPayload: where payloads are checked.
             AuditUnavailable: a strict history could not be written.
         """
@@ -133,7 +133,7 @@ class Ref:
                 it comes from another process, it is rebuilt as that class.
 
         Raises:
-            InvalidName: an argument that cannot be meant. Everything else comes out of the
+            InvalidArgument: an argument that cannot be meant. Everything else comes out of the
                 reply.
         """
         runtime = self._runtime
@@ -216,7 +216,7 @@ class Ref:
         In effect when this returns. ``*`` is one token, ``>`` one or more at the end.
 
         Raises:
-            InvalidName: not a pattern, or not a filter.
+            InvalidArgument: not a pattern, or not a filter.
         """
         return subscribe(self._runtime, self.name, pattern, where)
 

@@ -28,7 +28,7 @@ from actorbus.errors import (
     ActorbusError,
     AuditUnavailable,
     BusClosed,
-    InvalidName,
+    InvalidArgument,
     NameTaken,
     NoProvider,
     UnknownRecipient,
@@ -438,10 +438,10 @@ class Runtime:
         """Have the agent tell itself `payload` again and again.
 
         Raises:
-            InvalidName: `every` is no number of seconds above 0.
+            InvalidArgument: `every` is no number of seconds above 0.
         """
         if not checked_timeout(every) > 0:
-            raise InvalidName("a period", every, "it must be above 0 seconds")
+            raise InvalidArgument("a period", every, "it must be above 0 seconds")
 
         def send() -> bool:
             if cell.mailbox.closed:

@@ -71,7 +71,7 @@ def subscribe(runtime: Runtime, name: str, pattern: str, where: Where | None) ->
     """Subscribe whoever has `name`.
 
     Raises:
-        InvalidName: not a pattern, or not a filter.
+        InvalidArgument: not a pattern, or not a filter.
     """
     route = Route(name, check_pattern(pattern), compiled(where))
     runtime.bus.transport.subscribe(route)

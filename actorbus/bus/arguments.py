@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from actorbus.errors import InvalidName, MessageExpired
+from actorbus.errors import InvalidArgument, MessageExpired
 from actorbus.message import Priority
 
 
@@ -13,7 +13,7 @@ def checked_priority(priority: object) -> Priority:
     """`priority` as a ``Priority``; its number or its name will do.
 
     Raises:
-        InvalidName: it is neither.
+        InvalidArgument: it is neither.
     """
     try:
         if isinstance(priority, bool):
@@ -23,14 +23,14 @@ def checked_priority(priority: object) -> Priority:
         return Priority(priority)  # type: ignore[arg-type]
     except (KeyError, ValueError):
         words = ", ".join(f"Priority.{level.name}" for level in Priority)
-        raise InvalidName("a priority", priority, f"it must be one of {words}") from None
+        raise InvalidArgument("a priority", priority, f"it must be one of {words}") from None
 
 
 def checked_ttl(ttl: object) -> float:
     """`ttl` in seconds.
 
     Raises:
-        InvalidName: it is no number.
+        InvalidArgument: it is no number.
         MessageExpired: nothing is left of it.
     """
     seconds = _seconds("a ttl", ttl)
@@ -42,14 +42,14 @@ def checked_ttl(ttl: object) -> float:
 def checked_delay(delay: object) -> float:
     seconds = _seconds("a delay", delay)
     if seconds < 0:
-        raise InvalidName("a delay", delay, "it must be 0 seconds or more")
+        raise InvalidArgument("a delay", delay, "it must be 0 seconds or more")
     return seconds
 
 
 def checked_timeout(timeout: object) -> float:
     seconds = _seconds("a timeout", timeout)
     if seconds < 0:
-        raise InvalidName("a timeout", timeout, "it must be 0 seconds or more")
+        raise InvalidArgument("a timeout", timeout, "it must be 0 seconds or more")
     return seconds
 
 
@@ -57,14 +57,14 @@ def checked_class(expect: object) -> type:
     """`expect` as a class that a reply can be checked against.
 
     Raises:
-        InvalidName: it is none.
+        InvalidArgument: it is none.
     """
     try:
         if not isinstance(expect, type):
             raise TypeError
         isinstance(None, expect)  # what a Protocol that is not runtime_checkable refuses
     except TypeError:
-        raise InvalidName(
+        raise InvalidArgument(
             "the class of a reply", expect, "it must be a class, as in expect=dict"
         ) from None
     return expect
@@ -78,17 +78,17 @@ def _seconds(what: str, value: object) -> float:
             seconds = math.inf
         if math.isfinite(seconds):
             return seconds
-    raise InvalidName(what, value, "it must be a finite number of seconds")
+    raise InvalidArgument(what, value, "it must be a finite number of seconds")
 
 
 def checked_headers(headers: object) -> Mapping[str, str]:
     """A copy of `headers`.
 
     Raises:
-        InvalidName: not a mapping of str to str.
+        InvalidArgument: not a mapping of str to str.
     """
     if isinstance(headers, Mapping) and all(
         isinstance(name, str) and isinstance(value, str) for name, value in headers.items()
     ):
         return dict(headers)
-    raise InvalidName("headers", headers, "they must be a mapping of str to str")
+    raise InvalidArgument("headers", headers, "they must be a mapping of str to str")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from actorbus.errors import InvalidName, UnknownMessage
+from actorbus.errors import InvalidArgument, UnknownMessage
 from actorbus.message import Message, MessageId, Reason, format_id, parse_id
 from actorbus.telemetry import DeadLetterForgotten
 
@@ -132,12 +132,12 @@ class DeadLetters:
         """The newest letters, newest first.
 
         Raises:
-            InvalidName: `reason` is no word at all, or `limit` no int of 1 or more.
+            InvalidArgument: `reason` is no word at all, or `limit` no int of 1 or more.
         """
         if reason is not None and not isinstance(reason, str):
-            raise InvalidName("a reason", reason, f"one of {', '.join(Reason)}")
+            raise InvalidArgument("a reason", reason, f"one of {', '.join(Reason)}")
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise InvalidName("a limit", limit, "it must be an int of 1 or more")
+            raise InvalidArgument("a limit", limit, "it must be an int of 1 or more")
         with self._lock:
             newest_first = builtins.list(reversed(self._letters))
         found = (

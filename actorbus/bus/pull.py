@@ -10,7 +10,7 @@ from actorbus.bus.arguments import checked_timeout
 from actorbus.bus.mailbox import Mailbox, MailboxPolicy
 from actorbus.bus.routing import Route
 from actorbus.bus.where import compiled
-from actorbus.errors import AgentStopped, InvalidName, Rejected
+from actorbus.errors import AgentStopped, InvalidArgument, Rejected
 from actorbus.message import (
     Message,
     MessageKind,
@@ -49,10 +49,10 @@ class PullMailbox:
         Empty if none came in time, or the mailbox was closed.
 
         Raises:
-            InvalidName: `n` is below 1, or `timeout` no number of seconds.
+            InvalidArgument: `n` is below 1, or `timeout` no number of seconds.
         """
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise InvalidName("a number of messages", n, "it must be an int of 1 or more")
+            raise InvalidArgument("a number of messages", n, "it must be an int of 1 or more")
         until = self._bus.clock.now() + checked_timeout(timeout)
         while not (taken := self._take_now(n)) and not self.inbox.closed:
             if not self._wait(until):
@@ -63,7 +63,7 @@ class PullMailbox:
         """Answer a request. False if it had given up, or was answered already.
 
         Raises:
-            InvalidName: it is no request.
+            InvalidArgument: it is no request.
         """
         answer_to = _asker_of(message)
         taken = self._bus.open_requests.pop(message.id, None)
@@ -80,7 +80,7 @@ class PullMailbox:
         """Refuse a request: its asker gets ``Rejected``. False if it was answered already.
 
         Raises:
-            InvalidName: it is no request; what was told is yours once you took it.
+            InvalidArgument: it is no request; what was told is yours once you took it.
         """
         if _asker_of(message).settled:
             return False
@@ -217,5 +217,5 @@ class PullMailbox:
 def _asker_of(message: Message[Any]) -> AnswerTo:
     answer_to: AnswerTo | None = message.answer_to
     if answer_to is None:
-        raise InvalidName("a request", message, "only an ask can be replied to")
+        raise InvalidArgument("a request", message, "only an ask can be replied to")
     return answer_to

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from actorbus.errors import InvalidName
+from actorbus.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,16 +103,18 @@ def compiled(where: object) -> dict[str, Condition] | None:
     """`where` with every value made a condition; None if there is nothing to test.
 
     Raises:
-        InvalidName: it is no mapping of field names, or tests with a function.
+        InvalidArgument: it is no mapping of field names, or tests with a function.
     """
     if where is None:
         return None
     if not isinstance(where, Mapping):
-        raise InvalidName("a filter", where, 'it must be a mapping like {"total": where.gt(100)}')
+        raise InvalidArgument(
+            "a filter", where, 'it must be a mapping like {"total": where.gt(100)}'
+        )
     conditions = {}
     for field, value in where.items():
         if not isinstance(field, str) or not field:
-            raise InvalidName("a field", field, "filters test fields by name")
+            raise InvalidArgument("a field", field, "filters test fields by name")
         conditions[field] = _condition(field, value)
     return conditions or None
 
@@ -120,7 +122,7 @@ def compiled(where: object) -> dict[str, Condition] | None:
 def _condition(field: str, value: Any) -> Condition:
     condition = value if isinstance(value, Condition) else Condition("eq", value)
     if callable(condition.value):
-        raise InvalidName(
+        raise InvalidArgument(
             f"a condition on {field!r}",
             value,
             "it must be data that can be sent, such as 'NO' or where.gt(100), and no function",

@@ -395,12 +395,20 @@ class Node:
         with file and line; the rest is loaded all the same.
 
         Raises:
-            InvalidName: there is nothing at `path`.
+            InvalidArgument: there is nothing at `path`.
             BusClosed: the node is not running.
         """
         from actorbus.actors.loader import load
 
         return load(path, self._runtime)
+
+    def run_loaded(self) -> list[str]:
+        """Make the agents that were loaded and run nowhere yet; the names of those made here.
+
+        Without this each is made when the first message needs it. One whose ``__init__`` raises
+        goes on standing by, and is reported.
+        """
+        return self._runtime.standby.wake_everybody()
 
     def mailbox(self, name: str, policy: MailboxPolicy | None = None) -> PullMailbox:
         """The mailbox of that name, for code that is not an agent and takes messages itself."""

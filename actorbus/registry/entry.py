@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from actorbus.errors import InvalidName, did_you_mean
+from actorbus.errors import InvalidArgument, did_you_mean
 from actorbus.message import OpenStrEnum, check_name
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ def statuses(word: AgentStatus | str) -> frozenset[AgentStatus]:
     """The statuses that a search for `word` means; ``active`` means busy or idle.
 
     Raises:
-        InvalidName: a plain str that is none of the words known here.
+        InvalidArgument: a plain str that is none of the words known here.
     """
     if isinstance(word, AgentStatus):
         return frozenset({word})
     if word not in _WORDS:
         known = ", ".join(_WORDS)
         guess = did_you_mean(word, _WORDS) if isinstance(word, str) else ""
-        raise InvalidName("an agent's status", word, f"known are {known}.{guess}")
+        raise InvalidArgument("an agent's status", word, f"known are {known}.{guess}")
     return _GROUPS.get(word) or frozenset({AgentStatus(word)})
 
 
@@ -105,10 +105,10 @@ def capability_names(capabilities: object) -> tuple[str, ...]:
     """The checked names of what a member offers.
 
     Raises:
-        InvalidName: not a tuple of capabilities, or one of them has no proper name.
+        InvalidArgument: not a tuple of capabilities, or one of them has no proper name.
     """
     if not isinstance(capabilities, tuple):
-        raise InvalidName("capabilities", capabilities, "write a tuple, as in ('count-words',)")
+        raise InvalidArgument("capabilities", capabilities, "write a tuple, as in ('count-words',)")
     plain = True
     for one in capabilities:
         if isinstance(one, Capability):

@@ -83,7 +83,7 @@ class Registry:
         ``active`` means busy or idle. Without an argument: everyone.
 
         Raises:
-            InvalidName: not a capability's name, or no word for a status.
+            InvalidArgument: not a capability's name, or no word for a status.
         """
         wanted = None if status is None else statuses(status)
         entries = self._directory.members() if capability is None else self._offering(capability)

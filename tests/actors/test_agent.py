@@ -12,6 +12,7 @@ from actorbus import (
     Agent,
     AgentStopped,
     AskTimeout,
+    InvalidArgument,
     InvalidHandler,
     InvalidName,
     Message,
@@ -296,7 +297,7 @@ class TestBelongings:
     @pytest.mark.parametrize("every", [0, -1, float("nan"), "1", None, True])
     def test_a_period_that_cannot_be_meant_is_refused(self, node: Node, every: Any) -> None:
         def schedule(self: Does) -> str:
-            with pytest.raises(InvalidName):
+            with pytest.raises(InvalidArgument):
                 self.schedule(every=every, payload=1)
             return "as it should"
 

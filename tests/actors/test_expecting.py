@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from actorbus import Agent, InvalidName, Reply, UnexpectedReply, handles
+from actorbus import Agent, InvalidArgument, Reply, UnexpectedReply, handles
 from actorbus.testing import TestNode
 
 if TYPE_CHECKING:
@@ -109,5 +109,5 @@ def test_a_reply_that_is_forwarded_is_held_to_it(node: TestNode) -> None:
 def test_what_is_no_class_is_refused_at_once(node: TestNode, wrong: Any) -> None:
     ref = node.spawn(Answers, 1)
 
-    with pytest.raises(InvalidName, match="it must be a class"):
+    with pytest.raises(InvalidArgument, match="it must be a class"):
         ref.ask("?", expect=wrong)

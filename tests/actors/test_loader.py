@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actorbus import AgentFailed, BusClosed, InvalidName, Node, NoProvider, UnknownRecipient
+from actorbus import AgentFailed, BusClosed, InvalidArgument, Node, NoProvider, UnknownRecipient
 from actorbus.telemetry import Event, HookFailed, ModuleBroken
 
 if TYPE_CHECKING:
@@ -184,17 +184,17 @@ class TestFinding:
 
     @pytest.mark.parametrize("path", ["nothing/here", "no.such.module", "actorbus.nowhere", "sys"])
     def test_nothing_to_load_is_an_error(self, node: Node, path: str) -> None:
-        with pytest.raises(InvalidName, match="no such file or folder, and no module"):
+        with pytest.raises(InvalidArgument, match="no such file or folder, and no module"):
             node.load(path)
 
     def test_a_path_that_cannot_be_meant_is_an_error(self, node: Node, write: Write) -> None:
         text = write("agents.txt")
 
-        with pytest.raises(InvalidName, match=r"ends in \.py"):
+        with pytest.raises(InvalidArgument, match=r"ends in \.py"):
             node.load(text)
-        with pytest.raises(InvalidName, match="a file, a folder, or a package"):
+        with pytest.raises(InvalidArgument, match="a file, a folder, or a package"):
             node.load("")
-        with pytest.raises(InvalidName, match="a file, a folder, or a package"):
+        with pytest.raises(InvalidArgument, match="a file, a folder, or a package"):
             node.load(3)  # type: ignore[arg-type]
 
     def test_a_node_that_does_not_run_loads_nothing(self, write: Write) -> None:

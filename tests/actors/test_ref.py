@@ -12,6 +12,7 @@ from actorbus import (
     Agent,
     AgentStopped,
     BusClosed,
+    InvalidArgument,
     InvalidName,
     MailboxFull,
     MailboxPolicy,
@@ -104,17 +105,17 @@ class TestRef:
     @pytest.mark.parametrize(
         ("options", "error"),
         [
-            ({"priority": 9}, InvalidName),
-            ({"priority": "soon"}, InvalidName),
-            ({"priority": None}, InvalidName),
+            ({"priority": 9}, InvalidArgument),
+            ({"priority": "soon"}, InvalidArgument),
+            ({"priority": None}, InvalidArgument),
             ({"ttl": 0}, MessageExpired),
             ({"ttl": -1}, MessageExpired),
-            ({"ttl": "1"}, InvalidName),
-            ({"ttl": float("nan")}, InvalidName),
-            ({"delay": -1}, InvalidName),
-            ({"delay": True}, InvalidName),
-            ({"headers": {"a": 1}}, InvalidName),
-            ({"headers": "a"}, InvalidName),
+            ({"ttl": "1"}, InvalidArgument),
+            ({"ttl": float("nan")}, InvalidArgument),
+            ({"delay": -1}, InvalidArgument),
+            ({"delay": True}, InvalidArgument),
+            ({"headers": {"a": 1}}, InvalidArgument),
+            ({"headers": "a"}, InvalidArgument),
         ],
         ids=str,
     )
@@ -132,7 +133,7 @@ class TestRef:
     def test_a_timeout_that_cannot_be_meant_is_refused(self, node: Node, timeout: Any) -> None:
         ref = node.spawn(Recorder)
 
-        with pytest.raises(InvalidName, match="a timeout"):
+        with pytest.raises(InvalidArgument, match="a timeout"):
             ref.ask(None, timeout=timeout)
 
     def test_what_is_not_started_in_its_ttl_is_a_dead_letter(self, node: Node) -> None:
@@ -434,5 +435,5 @@ class TestTopics:
     def test_what_is_no_filter_is_refused(self, node: Node, condition: Any) -> None:
         ref = node.spawn(Recorder)
 
-        with pytest.raises(InvalidName):
+        with pytest.raises(InvalidArgument):
             ref.subscribe("a", where=condition)

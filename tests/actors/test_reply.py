@@ -14,7 +14,7 @@ from actorbus import (
     AskTimeout,
     Cancelled,
     DeadlockDetected,
-    InvalidName,
+    InvalidArgument,
     Node,
     NoHandler,
     NoProvider,
@@ -162,7 +162,7 @@ class TestGet:
     ) -> None:
         reply = worker.ask(gate)
 
-        with pytest.raises(InvalidName):
+        with pytest.raises(InvalidArgument):
             reply.get(timeout=timeout)
 
     def test_done_says_whether_get_would_wait(self, worker: Ref, gate: Gate) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actorbus import InvalidName, MessageExpired, Node, Priority, Ref, agent
+from actorbus import InvalidArgument, MessageExpired, Node, Priority, Ref, agent
 from actorbus.bus.arguments import (
     checked_delay,
     checked_headers,
@@ -41,13 +41,13 @@ def test_numbers_of_seconds_are_taken(check: Callable[[object], float], good: li
 def test_what_is_no_finite_number_of_seconds_is_refused(
     check: Callable[[object], float], bad: object
 ) -> None:
-    with pytest.raises(InvalidName, match="must be a finite number of seconds"):
+    with pytest.raises(InvalidArgument, match="must be a finite number of seconds"):
         check(bad)
 
 
 @pytest.mark.parametrize("check", [checked_delay, checked_timeout])
 def test_a_wait_below_zero_is_refused(check: Callable[[object], float]) -> None:
-    with pytest.raises(InvalidName, match="must be 0 seconds or more"):
+    with pytest.raises(InvalidArgument, match="must be 0 seconds or more"):
         check(-0.1)
 
 
@@ -66,7 +66,7 @@ def test_a_priority_is_taken_by_its_number_or_its_name(given: object) -> None:
 
 @pytest.mark.parametrize("bad", [4, -1, 1.5, "highest", "", None, True, [], object()])
 def test_what_is_no_priority_is_refused_with_those_that_are(bad: object) -> None:
-    with pytest.raises(InvalidName, match=r"Priority\.URGENT, Priority\.HIGH, .*LOW"):
+    with pytest.raises(InvalidArgument, match=r"Priority\.URGENT, Priority\.HIGH, .*LOW"):
         checked_priority(bad)
 
 
@@ -81,7 +81,7 @@ def test_headers_are_copied() -> None:
 
 @pytest.mark.parametrize("bad", ["a=b", 7, ["a"], {"a": 1}, {1: "a"}, {"a": None}, {"a": b"b"}])
 def test_headers_that_are_no_mapping_of_str_to_str_are_refused(bad: object) -> None:
-    with pytest.raises(InvalidName, match="mapping of str to str"):
+    with pytest.raises(InvalidArgument, match="mapping of str to str"):
         checked_headers(bad)
 
 
@@ -125,7 +125,7 @@ class TestOnARef:
     def test_a_tell_with_a_bad_argument_is_not_sent(
         self, node: Node, upper: Ref, arguments: dict[str, Any]
     ) -> None:
-        with pytest.raises((InvalidName, MessageExpired)):
+        with pytest.raises((InvalidArgument, MessageExpired)):
             upper.tell("text", **arguments)
 
         assert (len(node.history), len(node.dead_letters)) == (0, 0)
@@ -138,7 +138,7 @@ class TestOnARef:
     def test_an_ask_with_a_bad_argument_is_not_sent(
         self, node: Node, upper: Ref, arguments: dict[str, Any]
     ) -> None:
-        with pytest.raises(InvalidName):
+        with pytest.raises(InvalidArgument):
             upper.ask("text", **arguments)
 
         assert len(node.history) == 0

@@ -9,7 +9,15 @@ from uuid import UUID
 
 import pytest
 
-from actorbus import InvalidName, Reason, Reject, UnknownMessage, UnknownRecipient, agent
+from actorbus import (
+    InvalidArgument,
+    InvalidName,
+    Reason,
+    Reject,
+    UnknownMessage,
+    UnknownRecipient,
+    agent,
+)
 from actorbus.bus.dead_letters import DeadLetter, DeadLetters
 from actorbus.errors import MailboxFull
 from actorbus.message import MessageId, MessageKind, format_id
@@ -83,13 +91,13 @@ class TestLooking:
     def test_a_limit_that_is_no_positive_int_is_refused(
         self, letters: DeadLetters, limit: Any
     ) -> None:
-        with pytest.raises(InvalidName, match="must be an int of 1 or more"):
+        with pytest.raises(InvalidArgument, match="must be an int of 1 or more"):
             letters.list(limit=limit)
 
     def test_a_reason_that_is_no_word_is_refused_with_those_that_are(
         self, letters: DeadLetters
     ) -> None:
-        with pytest.raises(InvalidName, match="no-such-agent, no-handler"):
+        with pytest.raises(InvalidArgument, match="no-such-agent, no-handler"):
             letters.list(reason=7)  # type: ignore[arg-type]
 
     def test_one_is_found_by_its_message_id_however_that_is_written(

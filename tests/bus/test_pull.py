@@ -12,7 +12,7 @@ from actorbus import (
     AskTimeout,
     BusClosed,
     Cancelled,
-    InvalidName,
+    InvalidArgument,
     MailboxFull,
     MailboxPolicy,
     NameTaken,
@@ -146,12 +146,12 @@ class TestTaking:
 
     @pytest.mark.parametrize("n", [0, -1, True, 1.5, "1", None])
     def test_a_number_of_messages_that_is_none_is_refused(self, inbox: PullMailbox, n: Any) -> None:
-        with pytest.raises(InvalidName, match="int of 1 or more"):
+        with pytest.raises(InvalidArgument, match="int of 1 or more"):
             inbox.take(n)
 
     @pytest.mark.parametrize("timeout", [-1, "1", None, True])
     def test_a_timeout_that_is_none_is_refused(self, inbox: PullMailbox, timeout: Any) -> None:
-        with pytest.raises(InvalidName, match="seconds"):
+        with pytest.raises(InvalidArgument, match="seconds"):
             inbox.take(1, timeout)
 
 
@@ -323,7 +323,7 @@ class TestAsks:
         node.tell("inbox", "text")
         [message] = inbox.take()
 
-        with pytest.raises(InvalidName, match="only an ask"):
+        with pytest.raises(InvalidArgument, match="only an ask"):
             inbox.reject(message, "not today")
         assert not node.dead_letters.list()
 
@@ -331,7 +331,7 @@ class TestAsks:
         node.tell("inbox", "text")
         [message] = inbox.take()
 
-        with pytest.raises(InvalidName, match="only an ask can be replied to"):
+        with pytest.raises(InvalidArgument, match="only an ask can be replied to"):
             inbox.reply(message, 42)
 
     def test_an_ask_that_nobody_takes_times_out(

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from actorbus import where
 from actorbus.bus.where import compiled, matches
-from actorbus.errors import InvalidName
+from actorbus.errors import InvalidArgument
 
 
 class Address(BaseModel):
@@ -158,11 +158,11 @@ def test_a_filter_does_not_change_when_the_mapping_it_came_from_does() -> None:
 
 @pytest.mark.parametrize("wrong", ["country", 7, ["country"], {7: "NO"}, {"": "NO"}, {None: 1}])
 def test_what_is_no_filter_is_refused(wrong: Any) -> None:
-    with pytest.raises(InvalidName):
+    with pytest.raises(InvalidArgument):
         compiled(wrong)
 
 
 @pytest.mark.parametrize("test", [lambda total: total > 100, where.gt(len), where.contains])
 def test_a_function_is_refused_because_no_transport_can_carry_it(test: Any) -> None:
-    with pytest.raises(InvalidName, match=r"a condition on 'total'.*where\.gt\(100\)"):
+    with pytest.raises(InvalidArgument, match=r"a condition on 'total'.*where\.gt\(100\)"):
         compiled({"total": test})

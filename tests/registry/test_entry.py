@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 
-from actorbus.errors import InvalidName
+from actorbus.errors import InvalidArgument, InvalidName
 from actorbus.registry.entry import (
     AgentStatus,
     Capability,
@@ -46,7 +46,7 @@ def test_names_that_are_plain_take_no_room_of_their_own() -> None:
 
 @pytest.mark.parametrize("value", ["count-words", ["count-words"], None, {"count-words": 1}])
 def test_capabilities_that_are_no_tuple_are_refused_with_what_would_work(value: object) -> None:
-    with pytest.raises(InvalidName, match=r"write a tuple, as in \('count-words',\)"):
+    with pytest.raises(InvalidArgument, match=r"write a tuple, as in \('count-words',\)"):
         capability_names(value)
 
 
@@ -64,13 +64,15 @@ def test_a_word_for_a_status_means_these(word: str, meant: set[AgentStatus]) -> 
 
 
 def test_an_unknown_word_for_a_status_gets_help() -> None:
-    with pytest.raises(InvalidName, match=r"known are active, starting.*Did you mean 'parked'\?"):
+    with pytest.raises(
+        InvalidArgument, match=r"known are active, starting.*Did you mean 'parked'\?"
+    ):
         statuses("praked")
 
 
 @pytest.mark.parametrize("word", [7, "", ["idle"], True])
 def test_what_is_no_word_at_all_is_no_status(word: object) -> None:
-    with pytest.raises(InvalidName, match="known are active"):
+    with pytest.raises(InvalidArgument, match="known are active"):
         statuses(cast("str", word))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actorbus.errors import BusClosed, InvalidName, NameTaken, NoProvider
+from actorbus.errors import BusClosed, InvalidArgument, InvalidName, NameTaken, NoProvider
 from actorbus.registry.directories.memory import MemoryDirectory
 from actorbus.registry.directory import ChangeKind
 from actorbus.registry.entry import AgentStatus
@@ -194,7 +194,7 @@ def test_a_bad_capability_cannot_be_searched_for(world: World, bad: Any) -> None
 
 @pytest.mark.parametrize("bad", ["actve", "", 7, "x" * 10_240])
 def test_an_unknown_status_cannot_be_searched_for(world: World, bad: Any) -> None:
-    with pytest.raises(InvalidName, match="known are active"):
+    with pytest.raises(InvalidArgument, match="known are active"):
         world.node("a").find(status=bad)
 
 

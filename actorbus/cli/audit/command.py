@@ -9,7 +9,7 @@ from actorbus.cli import terminal
 from actorbus.errors import (
     AuditUnavailable,
     HistoryHeld,
-    InvalidName,
+    InvalidArgument,
     InvalidQuery,
     NotReplayable,
     UnknownRecord,
@@ -49,7 +49,7 @@ def command(run: Callable[..., None]) -> Callable[..., None]:
                 for name, shared in made_from.items()
             }
             run(**given, **made)
-        except (InvalidName, InvalidQuery) as error:
+        except (InvalidArgument, InvalidQuery) as error:
             terminal.fail(str(error), 2)
         except (AuditUnavailable, HistoryHeld, NotReplayable, UnknownRecord) as error:
             terminal.fail(str(error), 1)
