@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from actorbus.errors import InvalidSettings, did_you_mean
 
 _PREFIX: Final = "ACTORBUS_"
-_NOT_SETTINGS: Final = frozenset({"ACTORBUS_AUDIT"})
+_NOT_SETTINGS: Final = frozenset({"ACTORBUS_AUDIT", "ACTORBUS_BUS"})
 """Variables that belong to the command line, not to a node."""
 _KEY: Final = re.compile(
     r"-----|\n|\A\s*MC4CAQAw|\A\s*(?:[0-9a-fA-F]{64}|[A-Za-z0-9+/_-]{43}=?)\s*\Z"

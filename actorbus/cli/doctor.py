@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from actorbus.cli import terminal
-from actorbus.errors import TransportUnavailable, UnknownTransport
+from actorbus.errors import InvalidSettings, TransportUnavailable, UnknownTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actorbus.bus.transports.redis.checkup import Finding
 
 _COLOURS: Final = {"ok": "green", "warning": "yellow", "refused": "red"}
 
@@ -26,21 +31,24 @@ def doctor(
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Check a Redis server: can it carry a bus, and what should be changed?
+    """Check Redis servers: can they carry a bus, and what should be changed?
 
-    Ends with 0 if it can, warnings or not, and with 1 if it cannot or is not there.
+    Of a service behind Sentinel or a cluster, every server is looked at. Ends with 0 if they
+    can, warnings or not, with 1 if they cannot or are not there, and with 2 if the URL is none.
     """
     from actorbus.bus.transports.redis.checkup import Verdict, examine
-    from actorbus.redis_client import RedisServer
+    from actorbus.redis_client import Access, RedisServer, parsed
+    from actorbus.settings import Settings
 
     try:
-        server = RedisServer(bus, name="actorbus-doctor")
-    except UnknownTransport as error:
+        transport, url = parsed(bus)
+        server = RedisServer(url, name="actorbus-doctor", access=Access.of(Settings()))
+    except (UnknownTransport, InvalidSettings) as error:
         terminal.fail(str(error), 2)
     except TransportUnavailable as error:
         terminal.fail(str(error), 1)
     try:
-        findings = examine(server)
+        findings = examine(server, durable=transport == "durable")
     except TransportUnavailable as error:
         terminal.fail(str(error), 1)
     finally:
@@ -48,16 +56,23 @@ def doctor(
     if as_json:
         sys.stdout.write(json.dumps([asdict(one) for one in findings], indent=2) + "\n")
     else:
-        shown = Table(box=None, pad_edge=False, header_style="bold")
-        for name in ("check", "verdict", "found", "to change"):
-            shown.add_column(name, overflow="fold")
-        for one in findings:
-            shown.add_row(
-                one.what,
-                Text(one.verdict, style=_COLOURS[one.verdict]),
-                terminal.inert(one.found),
-                one.change,
-            )
-        terminal.console().print(shown)
+        terminal.console().print(_table(findings))
     if any(one.verdict is Verdict.REFUSED for one in findings):
         raise typer.Exit(1)
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    """One row a finding; with the server's, where there are several."""
+    many = any(one.server for one in findings)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in (*(["server"] if many else []), "check", "verdict", "found", "to change"):
+        table.add_column(name, overflow="fold")
+    for one in findings:
+        table.add_row(
+            *([terminal.inert(one.server or "all")] if many else []),
+            one.what,
+            Text(one.verdict, style=_COLOURS[one.verdict]),
+            terminal.inert(one.found),
+            one.change,
+        )
+    return table

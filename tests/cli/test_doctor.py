@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from redis import Redis
 from typer.testing import CliRunner
 
 from actorbus.cli import app
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.conftest import Cluster
 
 
 def test_a_server_is_checked_in_a_table(redis_url: str) -> None:
@@ -23,7 +26,7 @@ def test_and_as_json(redis_url: str) -> None:
     result = CliRunner().invoke(app, ["doctor", "--json"], env={"ACTORBUS_BUS": redis_url})
 
     findings = json.loads(result.stdout)
-    assert {"what", "verdict", "found", "change"} == set(findings[0])
+    assert {"what", "verdict", "found", "change", "server"} == set(findings[0])
 
 
 def test_one_that_cannot_carry_a_bus_ends_with_1(start_redis: Callable[..., Any]) -> None:
@@ -33,6 +36,55 @@ def test_one_that_cannot_carry_a_bus_ends_with_1(start_redis: Callable[..., Any]
 
     assert result.exit_code == 1
     assert "refused" in result.stdout
+
+
+def test_a_bus_that_keeps_nothing_may_forget(start_redis: Callable[..., Any]) -> None:
+    process = start_redis("--maxmemory", "10mb", "--maxmemory-policy", "allkeys-lru")
+    url = process.url.replace("unix:", "unix+pubsub:")
+
+    result = CliRunner().invoke(app, ["doctor", "--bus", url])
+
+    assert result.exit_code == 0
+    assert "persistence" not in result.stdout
+
+
+def test_every_server_of_a_cluster_is_looked_at(redis_cluster: Cluster) -> None:
+    result = CliRunner().invoke(app, ["doctor", "--json", "--bus", redis_cluster.url])
+
+    findings = json.loads(result.stdout)
+    assert result.exit_code == 0
+    for server in redis_cluster.servers:
+        whats = [
+            one["what"] for one in findings if one["server"] == f"primary 127.0.0.1:{server.port}"
+        ]
+        assert {"version", "persistence", "latency"} <= set(whats)
+    (cluster,) = [one for one in findings if one["what"] == "cluster"]
+    assert (cluster["found"], cluster["server"]) == ("ok, 16384 of 16384 slots served", "")
+
+
+def test_the_servers_of_a_cluster_are_in_the_table(redis_cluster: Cluster) -> None:
+    result = CliRunner().invoke(app, ["doctor", "--bus", redis_cluster.url], env={"COLUMNS": "200"})
+
+    for server in redis_cluster.servers:
+        assert f"primary 127.0.0.1:{server.port}" in result.stdout
+
+
+def test_a_password_in_the_environment_is_used_and_not_shown(
+    start_redis: Callable[..., Any],
+) -> None:
+    process = start_redis()
+    with Redis.from_url(process.url) as client:
+        client.acl_setuser("ann", enabled=True, passwords=["+s3cret"], categories=["+@all"])
+
+    env = {"ACTORBUS_REDIS_USERNAME": "ann", "ACTORBUS_REDIS_PASSWORD": "s3cret"}
+    right = CliRunner().invoke(app, ["doctor", "--bus", process.url], env=env)
+    env["ACTORBUS_REDIS_PASSWORD"] = "wr0ng"
+    wrong = CliRunner().invoke(app, ["doctor", "--bus", process.url], env=env)
+
+    assert right.exit_code == 0
+    assert wrong.exit_code == 1
+    assert "the user or the password is wrong" in wrong.stderr
+    assert "wr0ng" not in wrong.output
 
 
 def test_one_that_is_not_there_is_one_sentence_without_the_password() -> None:

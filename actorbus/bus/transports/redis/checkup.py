@@ -1,4 +1,4 @@
-"""Whether a Redis server is set up so that it keeps what it promised, and what to change.
+"""Whether Redis servers are set up so that they keep what they promised, and what to change.
 
 A *refused* finding means that messages would be lost or mixed up there: a node does not start.
 A *warning* says which promise is weaker. Everything is read with ``INFO``, which managed services
@@ -8,23 +8,26 @@ allow too; nothing is changed.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
+from actorbus.bus.transports.redis.deployment import check_in
 from actorbus.errors import TransportUnavailable
-from actorbus.redis_client import OLDEST, encoded
+from actorbus.redis_client import OLDEST, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from actorbus.redis_client import RedisServer
+    from actorbus.redis_client.clients import Member
 
-LAYOUT: Final = 1
-"""The version of the keys' layout."""
 _PINGS: Final = 20
 _SLOW: Final = 0.010
+_ENOUGH_SENTINELS: Final = 3
+_OF_WHAT_IS_KEPT: Final = frozenset({"memory limit", "persistence", "replicas"})
 
 
 class Verdict(StrEnum):
@@ -35,71 +38,141 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. ``change`` says what to do; empty where all is well."""
+    """One thing that was looked at. ``change`` says what to do; empty where all is well.
+
+    ``server`` is empty for the only one there is, and for what is all servers' together.
+    """
 
     what: str
     verdict: Verdict
     found: str
     change: str = ""
+    server: str = ""
 
 
-def examine(server: RedisServer) -> list[Finding]:
-    """Look at everything that matters to the bus.
+def examine(server: RedisServer, *, durable: bool = True) -> list[Finding]:
+    """Look at everything that matters to the bus, at each of the servers behind the URL.
+
+    Args:
+        durable: whether the bus keeps anything there, which plain pub/sub does not.
 
     Raises:
-        TransportUnavailable: the server cannot be reached.
+        TransportUnavailable: nothing can be reached that would know the others.
     """
+    found = _survey(server, pings=_PINGS)
+    return [one for one in found if durable or one.what not in _OF_WHAT_IS_KEPT]
+
+
+def judge(told: Mapping[str, Any], role: str = "master") -> list[Finding]:
+    """What a server says of itself, judged; `role` is what it should be."""
+    return [
+        _version(told),
+        _role(told, role),
+        _eviction(told),
+        _persistence(told),
+        *([_replicas(told)] if role == "master" else []),
+    ]
+
+
+def _survey(server: RedisServer, *, pings: int = 0) -> list[Finding]:
+    with server.members() as members:
+        found = [one for member in members for one in _look(server, member, pings)]
+        return found + _together(server, members)
+
+
+def _look(server: RedisServer, member: Member, pings: int) -> list[Finding]:
+    """One server. Where there are others, one that is away is a finding and no failure."""
+    place = "" if member.role == "server" else f"{member.role} {member.place}"
+    try:
+        with server.errors():
+            found = _version_of(member) if member.role == "sentinel" else _judged(member)
+            if pings:
+                found.append(_latency([_ping(member.client) for _ in range(pings)]))
+    except TransportUnavailable as error:
+        if member.role == "server":
+            raise
+        found = [_away(member.role, str(error))]
+    return [replace(one, server=place) for one in found]
+
+
+def _judged(member: Member) -> list[Finding]:
+    return judge(member.client.info(), "slave" if member.role == "replica" else "master")
+
+
+def _version_of(member: Member) -> list[Finding]:
+    return [_version(member.client.info("server"))]
+
+
+def _away(role: str, why: str) -> Finding:
+    if role == "primary":
+        return Finding("reachable", Verdict.REFUSED, why, "start it, or let a replica take over")
+    return Finding("reachable", Verdict.WARNING, why, "start it again")
+
+
+def _together(server: RedisServer, members: Sequence[Member]) -> list[Finding]:
+    """What only all of them are good or bad at."""
+    roles = Counter(member.role for member in members)
+    found = []
+    if server.kind is Kind.CLUSTER:
+        found.append(_slots(server))
+    if server.kind is Kind.SENTINEL:
+        found.append(_watchers(roles["sentinel"]))
+    if server.kind is not Kind.SINGLE:
+        found.append(_spares(roles["primary"], roles["replica"]))
+    return found
+
+
+def _slots(server: RedisServer) -> Finding:
     with server.errors():
-        told: Any = server.client.info()
-        seconds = [_ping(server) for _ in range(_PINGS)]
-    return [*judge(told), _latency(seconds)]
+        client: Any = server.client
+        told = client.cluster_info()
+    state = str(told.get("cluster_state", "unknown"))
+    found = f"{state}, {told.get('cluster_slots_ok', '?')} of 16384 slots served"
+    if state != "ok":
+        return Finding("cluster", Verdict.REFUSED, found, "see CLUSTER NODES for who is away")
+    return Finding("cluster", Verdict.OK, found)
 
 
-def judge(told: Mapping[str, Any]) -> list[Finding]:
-    """What a server says of itself, judged."""
-    return [_version(told), _role(told), _eviction(told), _persistence(told), _replicas(told)]
+def _watchers(count: int) -> Finding:
+    if count < _ENOUGH_SENTINELS:
+        advice = (
+            "name at least three sentinels in the URL: fewer cannot outvote one that is cut off"
+        )
+        return Finding("sentinels", Verdict.WARNING, str(count), advice)
+    return Finding("sentinels", Verdict.OK, str(count))
 
 
-def check(server: RedisServer, *, namespace: str, partitions: int) -> None:
-    """Refuse a server on which messages would be lost, or a deployment of another layout.
+def _spares(primaries: int, replicas: int) -> Finding:
+    found = f"{replicas} for {primaries}"
+    if replicas < primaries:
+        advice = "give every primary a replica: what waits there is out of reach while it is away"
+        return Finding("spares", Verdict.WARNING, found, advice)
+    return Finding("spares", Verdict.OK, found)
 
-    The first node of a deployment writes down its layout there.
+
+def check(server: RedisServer, *, namespace: str, partitions: int | None = None) -> int:
+    """Refuse servers on which messages would be lost, or a deployment of another layout.
+
+    Returns the deployment's number of partitions, as ``check_in``.
 
     Raises:
-        TransportUnavailable: it cannot be reached, or must not be used; the error says why,
+        TransportUnavailable: they cannot be reached, or must not be used; the error says why,
             and what to change.
     """
-    with server.errors():
-        told: Any = server.client.info()
-    refused = [one for one in judge(told) if one.verdict is Verdict.REFUSED]
+    refused = [one for one in _survey(server) if one.verdict is Verdict.REFUSED]
     if refused:
-        why = "; ".join(f"{one.what} is {one.found}: {one.change}" for one in refused)
+        why = "; ".join(f"{_of(one)} is {one.found}: {one.change}" for one in refused)
         raise TransportUnavailable(f"{server.shown} cannot carry a bus: {why}")
-    _check_layout(server, f"{{{encoded(namespace)}.meta}}", partitions)
+    return check_in(server, namespace, partitions)
 
 
-def _check_layout(server: RedisServer, key: str, partitions: int) -> None:
-    ours = {"layout": str(LAYOUT), "partitions": str(partitions)}
-    with server.errors():
-        for name, value in ours.items():
-            server.client.hsetnx(key, name, value)
-        found: Any = server.client.hgetall(key)
-    theirs = {name.decode(): value.decode() for name, value in found.items()}
-    if theirs["layout"] != ours["layout"]:
-        raise TransportUnavailable(
-            f"{server.shown} holds a bus of layout {theirs['layout']}, and this is layout"
-            f" {LAYOUT}: run nodes of one version, or use another namespace"
-        )
-    if theirs["partitions"] != ours["partitions"]:
-        raise TransportUnavailable(
-            f"{server.shown} holds a bus of {theirs['partitions']} partitions, not {partitions}:"
-            " every node of a deployment has the same number"
-        )
+def _of(finding: Finding) -> str:
+    return f"{finding.what} of {finding.server}" if finding.server else finding.what
 
 
-def _ping(server: RedisServer) -> float:
+def _ping(client: Any) -> float:
     began = time.perf_counter()
-    server.client.ping()
+    client.ping()
     return time.perf_counter() - began
 
 
@@ -119,9 +192,9 @@ def _version(told: Mapping[str, Any]) -> Finding:
     return Finding("version", Verdict.OK, found)
 
 
-def _role(told: Mapping[str, Any]) -> Finding:
+def _role(told: Mapping[str, Any], wanted: str) -> Finding:
     role = str(told.get("role", "unknown"))
-    if role != "master":
+    if role != wanted:
         return Finding("role", Verdict.REFUSED, role, "give the address of the primary server")
     return Finding("role", Verdict.OK, role)
 

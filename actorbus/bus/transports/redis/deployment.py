@@ -1,0 +1,61 @@
+"""What all nodes of a deployment must agree on, as its first node wrote it down in Redis.
+
+An agent's partition follows from its name and the number of partitions: nodes that disagree
+would not find each other's inboxes, and each would think that nobody writes. So would nodes of
+another layout of keys.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from actorbus.errors import TransportUnavailable
+from actorbus.redis_client import Kind, Script, encoded
+
+if TYPE_CHECKING:
+    from actorbus.redis_client import RedisServer
+
+LAYOUT: Final = 1
+"""The version of the keys' layout."""
+PARTITIONS: Final = {Kind.SINGLE: 1, Kind.SENTINEL: 1, Kind.CLUSTER: 64}
+"""How many a new deployment has: one is cheapest, more let the servers of a cluster share."""
+
+
+def check_in(server: RedisServer, namespace: str, partitions: int | None = None) -> int:
+    """Join the deployment `namespace`, or begin it. Returns its number of partitions.
+
+    Args:
+        partitions: what the caller was told; None takes what is there, and for a new deployment
+            what suits the server.
+
+    Raises:
+        TransportUnavailable: the deployment there has another number of partitions or another
+            layout; or the server cannot be reached.
+    """
+    wanted = PARTITIONS[server.kind] if partitions is None else partitions
+    script = Script((Path(__file__).parent / "scripts" / "check_in.lua").read_text())
+    with server.errors():
+        told: Any = script(server.client, [key_of(namespace)], [LAYOUT, wanted])
+    layout, found = (one.decode(errors="replace") for one in told)
+    if layout != str(LAYOUT):
+        raise TransportUnavailable(
+            f"{server.shown} holds a bus {namespace!r} of layout {layout or 'unknown'}, and this"
+            f" is layout {LAYOUT}: run nodes of one version, or use another namespace"
+        )
+    if not found.isdecimal() or int(found) < 1:
+        raise TransportUnavailable(
+            f"{server.shown} holds a bus {namespace!r} of {found[:20]!r} partitions, which is no"
+            " number: somebody else wrote there; use another namespace"
+        )
+    if partitions not in (None, int(found)):
+        raise TransportUnavailable(
+            f"{server.shown} holds a bus {namespace!r} of {found} partitions, not {partitions}:"
+            " every node of a deployment has the same number"
+        )
+    return int(found)
+
+
+def key_of(namespace: str) -> str:
+    """Where it is written down."""
+    return f"{{{encoded(namespace)}.meta}}"
