@@ -321,6 +321,14 @@ class TestMemory:
         assert sum(len(one.keys) for one in replays._queues.values()) == replays._count <= 50
         assert len(replays._floors) <= 20
 
+    def test_past_its_room_the_quietest_queue_keeps_its_highest_alone(self) -> None:
+        replays = Replays(most=3)
+        for queue, key in (("busy", 5), ("quiet", 5), ("busy", 7), ("new", 5)):
+            replays.is_new(queue, key)
+
+        assert replays.is_new("busy", 6)
+        assert not replays.is_new("quiet", 4)
+
     def test_of_too_many_queues_the_quietest_is_forgotten(self) -> None:
         replays = Replays(most=1, quiet=1)
 
