@@ -212,10 +212,23 @@ class TimerFailed(Event):
     error: BaseException
 
 
-class TransportTrouble(Event):
-    """The transport could not do something at once; it goes on trying where that helps."""
+class TransportAway(Event):
+    """The transport's server does not answer. What is sent waits; it goes on trying."""
 
     level: ClassVar[Level] = "warning"
+    error: str
+
+
+class TransportBack(Event):
+    """It answers again, after so many seconds."""
+
+    seconds: float
+
+
+class TransportTrouble(Event):
+    """The transport gave something up."""
+
+    level: ClassVar[Level] = "error"
     error: Exception
 
 

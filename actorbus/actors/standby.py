@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,13 @@ class Standby:
             self.offered.pop(capability, None)
         if failed is not None and not self._runtime.registry.providers(capability):
             raise failed
+
+    def wake_everybody(self) -> list[str]:
+        """Make all who stand by; the names of those that run here now."""
+        for name in self.names():
+            with contextlib.suppress(AgentFailed):
+                self.wake(name)
+        return [name for name in self._runtime.cells if name not in self._standing]
 
     def _make(self, name: str, standing: _Standing) -> None:
         standing.being_made = True

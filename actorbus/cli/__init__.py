@@ -12,6 +12,7 @@ from actorbus.cli.audit import app as audit
 from actorbus.cli.demo import demo
 from actorbus.cli.doctor import doctor
 from actorbus.cli.keys import keys
+from actorbus.cli.node import node
 from actorbus.cli.terminal import write_whatever_it_is
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(doctor)
 app.command()(keys)
+app.command()(node)
 app.add_typer(audit, name="audit")
 
 

@@ -38,6 +38,7 @@ class Keeper:
         wants: which of these agents this node would run.
         died: called with each node that is dead and still owns agents, again and again.
         adopt: called with each agent that became this node's. It must be quick.
+        beaten: called after each beat that the server has taken.
         failed: called with what went wrong, when Redis is away; it goes on trying.
     """
 
@@ -50,6 +51,7 @@ class Keeper:
         wants: Callable[[list[str]], list[str]] = lambda _: [],
         adopt: Callable[[Ownership], object] = lambda _: None,
         died: Callable[[str], object] = lambda _: None,
+        beaten: Callable[[], object] = lambda: None,
         failed: Callable[[TransportUnavailable], object] = lambda _: None,
     ) -> None:
         self._log = log
@@ -58,6 +60,7 @@ class Keeper:
         self._wants = wants
         self._adopt = adopt
         self._died = died
+        self._told = beaten
         self._failed = failed
         self._over = threading.Event()
         self._hurried = threading.Event()
@@ -132,6 +135,7 @@ class Keeper:
     def _beat(self) -> None:
         dead = self._log.beat(self._node, ttl=self._ttl)
         self._beaten = time.monotonic()
+        self._told()
         for node in dead:
             self._died(node)
             self.claim(self._some(self._log.owned(node)))

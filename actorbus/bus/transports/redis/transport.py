@@ -63,7 +63,7 @@ from actorbus.errors import (
     UnknownRecipient,
 )
 from actorbus.message import IdSource, Message, MessageId, MessageKind, Priority, Reason
-from actorbus.telemetry import MessagesLost, TransportTrouble
+from actorbus.telemetry import MessagesLost, TransportAway, TransportBack, TransportTrouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -181,6 +181,7 @@ class RedisTransport:
             wants=self._wanted,
             adopt=self._adopt,
             died=self._died,
+            beaten=self._beaten,
             failed=self._trouble,
         )
         self._consumer = Consumer(
@@ -190,14 +191,15 @@ class RedisTransport:
             failed=self._trouble,
             unowned=self._keeper.hurry,
         )
-        self._errands = _Errands("actorbus-errands", self._broke)
-        self._making = _Errands("actorbus-adopter", self._broke)
+        self._errands = _Errands("actorbus-errands", self._trouble)
+        self._making = _Errands("actorbus-adopter", self._trouble)
         self._graves: dict[str, Ownership] = {}
         self._buried = threading.Condition(self._lock)
         self._unmade: dict[str, float] = {}
         self._notes: Ownership | None = None
         self._leaving = False
         self._closed = False
+        self._away_since: float | None = None
 
     # -- life
 
@@ -706,7 +708,7 @@ class RedisTransport:
                 if found is not None and not self._leaving:
                     self.crew.make(ownership.agent, found.spec)
             except Exception as error:  # noqa: BLE001 - an agent's own code runs here
-                self._broke(error)
+                self._trouble(error)
             if ownership.agent not in self._here:
                 self._unmade[ownership.agent] = time.monotonic() + _RETRY_MAKING
                 self.log.release(ownership)
@@ -735,11 +737,23 @@ class RedisTransport:
 
     def _trouble(self, error: Exception) -> None:
         home = self._home
-        if home is not None and home.telemetry.active:
-            home.telemetry.emit(TransportTrouble(error))
+        if home is None:
+            return
+        if isinstance(error, TransportUnavailable):
+            with self._lock:
+                if self._away_since is not None:
+                    return
+                self._away_since = time.monotonic()
+        if home.telemetry.active:
+            away = isinstance(error, TransportUnavailable)
+            home.telemetry.emit(TransportAway(str(error)) if away else TransportTrouble(error))
 
-    def _broke(self, error: Exception) -> None:
-        self._trouble(error)
+    def _beaten(self) -> None:
+        """The server has answered a beat."""
+        with self._lock:
+            since, self._away_since = self._away_since, None
+        if since is not None and self._home is not None and self._home.telemetry.active:
+            self._home.telemetry.emit(TransportBack(time.monotonic() - since))
 
 
 class Entrance:

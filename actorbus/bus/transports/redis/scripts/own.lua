@@ -36,7 +36,8 @@ local function move(to)
   redis.call('SREM', tag .. ':rdy:' .. (owner == '' and '-' or owner), agent)
   redis.call('HSET', meta, 'node', to, 'tok', token, 'v', '1')
   redis.call('SADD', tag .. ':own:' .. (to == '' and '-' or to), agent)
-  if tonumber(got[3] or 0) > 0 then
+  -- One that was given up ran somewhere: it is to run again, though nothing waits for it.
+  if tonumber(got[3] or 0) > 0 or to == '' then
     local ready = to == '' and '-' or to
     redis.call('SADD', tag .. ':rdy:' .. ready, agent)
     redis.call('PUBLISH', tag .. ':bell:' .. ready, 'work')
