@@ -22,7 +22,8 @@ a message is going is one field with two names: ``to`` or ``topic``. JSON is rea
                 empty name is code that is no agent, so ``?*`` is every agent and ``*`` everyone
 ``capability``  names of capabilities that the sender offers, literally
 ``node``        names of nodes that vouch for the message by their signature, patterns as above;
-                the empty name: nobody does
+                the empty name: nobody does. For the deliver side behind a transport that signs:
+                elsewhere a sender could write that header itself
 ``type``        classes of payloads, as ``Name`` or ``module:Name``, literally. Only the class
                 itself is allowed, and with a class all that inherit from it are denied. A dict
                 is a dict: what it may be taken for is no concern here
