@@ -144,7 +144,7 @@ def redis_url() -> Iterator[str]:
 def start_redis() -> Iterator[Callable[..., RedisProcess]]:
     """Starts servers of the test's own, to be killed, stopped and started again."""
     with ExitStack() as servers:
-        yield lambda *options: servers.enter_context(running_redis(*options))
+        yield lambda *options, **more: servers.enter_context(running_redis(*options, **more))
 
 
 # -- many servers in one
@@ -168,6 +168,11 @@ class Cluster:
     def __init__(self, servers: list[RedisProcess]) -> None:
         self.servers = servers
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{one.port}" for one in servers)
+
+
+@pytest.fixture
+def free_port() -> int:
+    return free_ports(1)[0]
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ _MEANINGS: Final = (
         "it is no cluster: use a scheme without +cluster",
     ),
     (
-        r"\bMOVED \d|CROSSSLOT|Moved to|MovedError",
+        r"MovedError|AskError",
         "it is one of a cluster: use a scheme with +cluster",
     ),
     (
@@ -78,7 +78,7 @@ def meant(error: Exception) -> str:
     """The library's words, and before them what they mean, where that is known."""
     text = str(error) or type(error).__name__
     for pattern, meaning in _MEANINGS:
-        if re.search(pattern, text):
+        if re.search(pattern, f"{type(error).__name__}: {text}"):
             return f"{meaning} ({text})"
     return text
 
