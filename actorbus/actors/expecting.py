@@ -17,7 +17,7 @@ class ExpectingReply(Reply[Any]):
     Subclasses will do; as for handlers, a bool is no int.
     """
 
-    __slots__ = ("_expected",)
+    __slots__ = ("expected",)
 
     def __init__(
         self,
@@ -29,10 +29,11 @@ class ExpectingReply(Reply[Any]):
         expected: type[Any],
     ) -> None:
         super().__init__(asking, recipient, asked_at, deadline, target)
-        self._expected = expected
+        self.expected = expected
+        """Who brings the value from another process must know this class to rebuild it."""
 
     def resolve(self, value: Any) -> bool:
-        expected = self._expected
+        expected = self.expected
         if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
             return self.fail(UnexpectedReply(self.recipient, expected, type(value)))
         return super().resolve(value)

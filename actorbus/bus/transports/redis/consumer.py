@@ -66,6 +66,7 @@ class Consumer:
         sweep: seconds between two looks for messages whose bell was not heard.
         failed: called with what went wrong, when Redis is away; it goes on trying.
         unowned: called when an agent that nobody owns has messages.
+        due: called when a message is put off until sooner than those before it.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Consumer:
         sweep: float = _SWEEP,
         failed: Callable[[TransportUnavailable], object] = lambda _: None,
         unowned: Callable[[], object] = lambda: None,
+        due: Callable[[], object] = lambda: None,
         bells: bool = True,
     ) -> None:
         self._log = log
@@ -87,6 +89,7 @@ class Consumer:
         self._sweep_every = sweep
         self._failed = failed
         self._unowned = unowned
+        self._due_sooner = due
         self._changed = threading.Condition()
         self._readings: dict[str, tuple[Reading, Recipient]] = {}
         self._hungry: dict[str, None] = {}
@@ -420,14 +423,19 @@ class Consumer:
         try:
             mine = [self._log.bell(tag, self._node) for tag in self._log.tags]
             nobodys = [self._log.bell(tag, None) for tag in self._log.tags]
-            bell.subscribe(*mine, *nobodys)
+            clocks = [self._log.due_bell(tag) for tag in self._log.tags]
+            bell.subscribe(*mine, *nobodys, *clocks)
             self._ring()
             heard, asked = time.monotonic(), False
             while not self._closing:
                 rung = bell.get_message(timeout=_SWEEP)
                 if rung is not None:
-                    if rung["type"] == "message" and rung["channel"].decode() in nobodys:
+                    channel = rung["channel"].decode() if rung["type"] == "message" else None
+                    if channel in nobodys:
                         self._unowned()
+                    elif channel in clocks:
+                        if rung["data"] == b"due":
+                            self._due_sooner()
                     else:
                         self._ring()
                     heard, asked = time.monotonic(), False

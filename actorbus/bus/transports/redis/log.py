@@ -235,6 +235,10 @@ class InboxLog:
         """The channel that rings when an agent of `node`, or of nobody, has work there."""
         return f"{tag}:bell:{'-' if node is None else encoded(node)}"
 
+    def due_bell(self, tag: str) -> str:
+        """The channel that says "due" when a message is put off there for less long than others."""
+        return f"{tag}:bell"
+
     def ring(self, node: str) -> None:
         """Have `node` look for work."""
         with self._server.errors():
@@ -664,7 +668,11 @@ def _caught(read: Any, ownership: Ownership, told: Sequence[Any]) -> Any:
 
 def _item(level: int, position: int, item: bytes) -> Item:
     body = _HEAD + ID_SIZE
-    return Item(level, position, item[_HEAD:body], int(item[:_EXPIRY]), item[body:])
+    expiry = item[:_EXPIRY]
+    if len(item) < body or not expiry.isdigit():
+        # Not ours: it comes out as a message of no bytes, which nobody can decode.
+        return Item(level, position, item[_HEAD:body], 0, b"")
+    return Item(level, position, item[_HEAD:body], int(expiry), item[body:])
 
 
 def _letter(fields: dict[bytes, bytes]) -> dict[str, Any]:

@@ -190,6 +190,7 @@ class RedisTransport:
             self.node,
             failed=self._trouble,
             unowned=self._keeper.hurry,
+            due=self._keeper.hurry,
         )
         self._errands = _Errands("actorbus-errands", self._trouble)
         self._making = _Errands("actorbus-adopter", self._trouble)
@@ -404,6 +405,8 @@ class RedisTransport:
         delivery = None if cause is None or isinstance(cause, tuple) else cause.delivery
         if request:
             self._requests.expect(message)
+            if (expected := getattr(message.answer_to, "expected", None)) is not None:
+                self.codec.types.add_hint(expected)
         until = now + self._send_timeout
         parcel = Parcel(
             agent,

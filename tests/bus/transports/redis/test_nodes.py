@@ -1,0 +1,397 @@
+"""Nodes on one Redis, as their users meet them: each test has a deployment of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import fakeredis
+import pytest
+
+from actorbus import (
+    Agent,
+    Message,
+    Node,
+    Priority,
+    Ref,
+    Rejected,
+    Settings,
+    UnknownRecipient,
+    agent,
+    handles,
+)
+from actorbus.redis_client import RedisServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from actorbus.bus.dead_letters import DeadLetter
+    from tests.conftest import RedisProcess
+
+DEADLINE = 10.0
+
+
+class Deployment:
+    """Nodes that see each other and nobody else's."""
+
+    def __init__(self, url: str, stack: ExitStack) -> None:
+        self.url = url
+        self.namespace = uuid4().hex
+        self._stack = stack
+
+    def make(self, name: str, **settings: Any) -> Node:
+        """A node that does not run yet."""
+        known = {"namespace": self.namespace, "log_level": "off", **settings}
+        node = Node(self.url, name=name, settings=Settings(**known))
+        self._stack.callback(node.stop)
+        return node
+
+    def start(self, name: str, **settings: Any) -> Node:
+        return self.make(name, **settings).start()
+
+    def pair(self) -> tuple[Node, Node]:
+        return self.start("here"), self.start("there")
+
+
+@pytest.fixture(params=["fakeredis", "real"])
+def anywhere(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Deployment]:
+    """A deployment on fakeredis, and one on a server."""
+    if request.param == "fakeredis":
+        fake = fakeredis.FakeServer()
+        client = partial(fakeredis.FakeRedis, server=fake, protocol=2)
+        faked = partial(RedisServer, make=lambda **_: client())
+        monkeypatch.setattr("actorbus.redis_client.RedisServer", faked)
+        url = "redis://fake"
+    else:
+        url = request.getfixturevalue("redis_url")
+    with ExitStack() as stack:
+        yield Deployment(url, stack)
+
+
+@pytest.fixture
+def deployment(redis_url: str) -> Iterator[Deployment]:
+    with ExitStack() as stack:
+        yield Deployment(redis_url, stack)
+
+
+@pytest.fixture
+def crashing(
+    start_redis: Callable[..., RedisProcess],
+) -> Iterator[tuple[Deployment, RedisProcess]]:
+    """A deployment on a server of its own, which keeps what it has when it is killed."""
+    server = start_redis("--appendonly", "yes", "--appendfsync", "always", "--save", "")
+    with ExitStack() as stack:
+        yield Deployment(server.url, stack), server
+
+
+def until(holds: Callable[[], Any], why: str = "") -> None:
+    give_up = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < give_up, why or "it never came to be"
+        time.sleep(0.002)
+
+
+def letters(node: Node, count: int = 1) -> list[DeadLetter]:
+    """The dead letters of a node, once there are so many."""
+    until(lambda: len(node.dead_letters) >= count)
+    return node.dead_letters.list()
+
+
+@dataclass
+class Order:
+    number: int
+
+
+@dataclass
+class Greeting:
+    to: Ref
+
+
+class Gate:
+    """Agents that are held at a gate by its name: they run in this process."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def hold(self) -> None:
+        self.entered.set()
+        assert self.opened.wait(DEADLINE)
+
+
+class Listener(Agent):
+    """Keeps what it is told, in order."""
+
+    def __init__(self, gate: Gate | None = None) -> None:
+        self.gate = gate
+        self.heard: list[Any] = []
+
+    @handles
+    def hear(self, message: Message[str | int | dict | Order]) -> None:  # type: ignore[type-arg]
+        if message.payload == "hold":
+            assert self.gate is not None
+            self.gate.hold()
+        else:
+            self.heard.append(message)
+
+
+def heard_by(ref: Ref, count: int) -> list[Any]:
+    """The payloads that a ``Listener`` of this process has got, once there are so many."""
+    messages: list[Message[Any]] = ref._cell.agent.heard  # type: ignore[union-attr]
+    until(lambda: len(messages) >= count, f"{len(messages)} of {count}")
+    return [message.payload for message in messages]
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.opened.set()
+
+
+class Clerk(Agent):
+    @handles
+    def upper(self, text: str) -> str:
+        return text.upper()
+
+    @handles
+    def next_one(self, order: Order) -> Order:
+        return Order(order.number + 1)
+
+
+class TestSending:
+    def test_agents_of_two_nodes_are_asked_and_told_both_ways(self, anywhere: Deployment) -> None:
+        here, there = anywhere.pair()
+        here.spawn(Clerk, name="left")
+        there.spawn(Clerk, name="right")
+        listener = here.spawn(Listener, name="listener")
+
+        there.tell("listener", "hello")
+
+        assert here.ask("right", "abc").get(DEADLINE) == "ABC"
+        assert there.ask("left", "xyz").get(DEADLINE) == "XYZ"
+        assert heard_by(listener, 1) == ["hello"]
+
+    def test_messages_of_a_sender_arrive_in_order(self, anywhere: Deployment) -> None:
+        here, there = anywhere.pair()
+        listener = there.spawn(Listener, name="listener")
+        ref = here.ref("listener")
+
+        for number in range(300):
+            ref.tell(number)
+
+        assert heard_by(listener, 300) == list(range(300))
+
+    def test_the_most_urgent_goes_first(self, deployment: Deployment, gate: Gate) -> None:
+        here, there = deployment.pair()
+        listener = there.spawn(Listener, gate, name="listener")
+        ref = here.ref("listener")
+        ref.tell("hold")
+        assert gate.entered.wait(DEADLINE)
+
+        for priority in reversed(Priority):
+            ref.tell(priority.name, priority=priority)
+        here.flush(DEADLINE)
+        until(lambda: len(listener._cell.mailbox) == len(Priority))  # type: ignore[union-attr]
+        gate.opened.set()
+
+        assert heard_by(listener, 4) == ["URGENT", "HIGH", "NORMAL", "LOW"]
+
+    def test_what_expires_while_it_waits_is_a_dead_letter_of_its_owner(
+        self, deployment: Deployment, gate: Gate
+    ) -> None:
+        here, there = deployment.pair()
+        listener = there.spawn(Listener, gate, name="listener")
+        here.tell("listener", "hold")
+        assert gate.entered.wait(DEADLINE)
+
+        here.tell("listener", "late", ttl=0.05)
+        here.tell("listener", "timeless")
+        until(lambda: len(listener._cell.mailbox) == 2)  # type: ignore[union-attr]
+        late = listener._cell.mailbox.waiting()[0]  # type: ignore[union-attr]
+        until(lambda: late.expired(there.bus.clock.now()))
+        gate.opened.set()
+
+        (letter,) = letters(there)
+        assert (letter.reason, letter.message.payload, letter.recipient) == (
+            "expired",
+            "late",
+            "listener",
+        )
+        assert heard_by(listener, 1) == ["timeless"]
+
+    def test_a_delayed_message_comes_though_its_sender_has_stopped(
+        self, deployment: Deployment
+    ) -> None:
+        here, there = deployment.pair()
+        listener = there.spawn(Listener, name="listener")
+
+        here.tell("listener", "later", delay=0.3)
+        here.tell("listener", "now")
+        here.stop()
+
+        assert heard_by(listener, 2) == ["now", "later"]
+
+    def test_a_delay_is_kept_to_though_nobody_was_about_to_look(
+        self, deployment: Deployment
+    ) -> None:
+        here, there = deployment.pair()
+        listener = there.spawn(Listener, name="listener")
+        began = time.monotonic()
+
+        for number in range(8):
+            here.tell("listener", number, delay=0.05)
+            heard_by(listener, number + 1)
+
+        # Whoever looks but once a second takes four times as long.
+        assert 8 * 0.05 <= time.monotonic() - began < 2.0
+
+    def test_headers_and_the_senders_name_travel(self, deployment: Deployment) -> None:
+        here, there = deployment.pair()
+        listener = there.spawn(Listener, name="listener")
+
+        @agent
+        def relay(text: str) -> None:
+            here.ref("listener").tell(text, headers={"colour": "blue"})
+
+        here.spawn(relay, name="relay").tell("hello")
+
+        heard_by(listener, 1)
+        (message,) = listener._cell.agent.heard  # type: ignore[union-attr]
+        assert message.sender == "relay"
+        assert message.headers["colour"] == "blue"
+
+    def test_a_class_that_a_node_knows_arrives_as_itself(self, deployment: Deployment) -> None:
+        here, there = deployment.pair()
+        there.spawn(Clerk, name="clerk")
+
+        plain = here.ask("clerk", {"number": 1}).get(DEADLINE)
+        rebuilt = here.ask("clerk", {"number": 2}, expect=Order).get(DEADLINE)
+
+        assert plain == {"number": 2}
+        assert rebuilt == Order(3)
+
+    def test_async_handlers_functions_and_children_are_agents_like_others(
+        self, anywhere: Deployment
+    ) -> None:
+        here, there = anywhere.pair()
+
+        class Waiter(Agent):
+            @handles
+            async def serve(self, text: str) -> str:
+                return str(await self.ask("double", text))
+
+        class Parent(Agent):
+            def on_start(self) -> None:
+                self.spawn(Clerk, name="child")
+
+        @agent
+        def double(text: str) -> str:
+            return text * 2
+
+        there.spawn(Waiter, name="waiter")
+        here.spawn(double)
+        here.spawn(double, name="double")
+        there.spawn(Parent, name="parent")
+
+        assert here.ask("waiter", "ab").get(DEADLINE) == "abab"
+        until(lambda: "child" in there._runtime.cells)
+        assert here.ask("child", "abc").get(DEADLINE) == "ABC"
+
+    def test_tell_many_checks_all_names_of_all_nodes_first(self, deployment: Deployment) -> None:
+        here, there = deployment.pair()
+        near = here.spawn(Listener, name="near")
+        far = there.spawn(Listener, name="far")
+
+        with pytest.raises(UnknownRecipient):
+            here.tell_many([("near", 1), ("far", 1), ("nowhere", 1)])
+        here.tell_many([("near", 2), ("far", 2)])
+
+        assert heard_by(near, 1) == [2]
+        assert heard_by(far, 1) == [2]
+
+    def test_a_pull_mailbox_of_another_node_takes_and_replies(self, anywhere: Deployment) -> None:
+        here, there = anywhere.pair()
+        mailbox = there.mailbox("desk")
+
+        here.tell("desk", "note")
+        (note,) = mailbox.take(timeout=DEADLINE)
+        reply = here.ask("desk", "question")
+        (request,) = mailbox.take(timeout=DEADLINE)
+        mailbox.reply(request, "answer")
+        refused = here.ask("desk", "another")
+        (request,) = mailbox.take(timeout=DEADLINE)
+        mailbox.reject(request, "closed")
+
+        assert note.payload == "note"
+        assert reply.get(DEADLINE) == "answer"
+        with pytest.raises(Rejected, match="closed"):
+            refused.get(DEADLINE)
+        until(lambda: there.bus.transport.log.depth("desk") == 0)  # type: ignore[attr-defined]
+
+    def test_a_ref_in_a_payload_arrives_as_a_ref_to_use(self, deployment: Deployment) -> None:
+        here, there = deployment.pair()
+        listener = here.spawn(Listener, name="listener")
+
+        class Greeter(Agent):
+            @handles
+            def greet(self, greeting: Greeting) -> Ref:
+                greeting.to.tell(f"hello from {self.name}")
+                return self.ref
+
+        there.spawn(Greeter, name="greeter")
+
+        greeter = here.ask("greeter", Greeting(listener), expect=Ref).get(DEADLINE)
+
+        assert heard_by(listener, 1) == ["hello from greeter"]
+        assert greeter == there.ref("greeter")
+        assert isinstance(greeter, Ref)
+
+    def test_run_conversation_cause_and_hops_are_carried_from_node_to_node(
+        self, deployment: Deployment
+    ) -> None:
+        here, there = deployment.pair()
+
+        class Relay(Agent):
+            @handles
+            def pass_on(self, message: Message[str]) -> None:
+                self.tell("listener", str(message.id))
+
+        listener = here.spawn(Listener, name="listener")
+        there.spawn(Relay, name="relay")
+
+        with here.run("spring") as run:
+            here.ref("relay").tell("go")
+
+        heard_by(listener, 1)
+        (message,) = listener._cell.agent.heard  # type: ignore[union-attr]
+        assert run.id == "spring"
+        assert message.run_id == "spring"
+        assert str(message.causation_id) == message.payload
+        assert message.correlation_id == message.causation_id
+        assert message.hops == 1
+
+    def test_each_node_has_in_its_history_what_ended_there(self, deployment: Deployment) -> None:
+        here, there = deployment.pair()
+        there.spawn(Clerk, name="clerk")
+        listener = here.spawn(Listener, name="listener")
+
+        here.ask("clerk", "abc").get(DEADLINE)
+        there.tell("listener", "hello")
+        heard_by(listener, 1)
+
+        until(lambda: len(there.history) == 2)
+        until(lambda: len(here.history) == 1)
+        assert [(one.kind, one.status) for one in there.history] == [
+            ("request", "handled"),
+            ("reply", "handled"),
+        ]
+        (told,) = here.history
+        assert (told.kind, told.recipient, told.status) == ("tell", "listener", "handled")
