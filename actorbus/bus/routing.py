@@ -74,14 +74,16 @@ class Router:
 
     def names(self, topic: str, payload: Any) -> Iterator[str]:
         """Who gets `payload` on `topic`: each name once."""
-        routes = self._remembered.get(topic)
-        if routes is None:
-            routes = self._match(topic)
         seen: set[str] = set()
-        for route in routes:
+        for route in self.routes(topic):
             if route.name not in seen and matches(route.where, payload):
                 seen.add(route.name)
                 yield route.name
+
+    def routes(self, topic: str) -> tuple[Route, ...]:
+        """The subscriptions that `topic` matches, whatever they filter."""
+        routes = self._remembered.get(topic)
+        return self._match(topic) if routes is None else routes
 
     def _match(self, topic: str) -> tuple[Route, ...]:
         check_topic(topic)
