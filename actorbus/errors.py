@@ -186,13 +186,15 @@ class InvalidName(InvalidArgument):
 
 
 class UnknownTransport(BusError):
-    """No transport is known for that URL scheme."""
+    """No transport is known for that URL scheme, or it is no URL. What follows it is secret."""
 
-    def __init__(self, url: str, schemes: Iterable[str]) -> None:
-        scheme = url.split(":", 1)[0][:32]
+    def __init__(self, url: object, schemes: Iterable[str]) -> None:
         known = list(schemes)
+        scheme, colon, _ = url.partition(":") if isinstance(url, str) else (repr(url), "", "")
+        scheme = scheme[:32]
+        shown = repr(scheme + colon) if isinstance(url, str) else scheme
         super().__init__(
-            f"no transport for the bus {scheme + ':'!r}.{did_you_mean(scheme, known)}"
+            f"no transport for the bus {shown}.{did_you_mean(scheme, known)}"
             f" Known: {', '.join(f'{name}://' for name in sorted(known))}."
         )
         self.scheme = scheme

@@ -37,6 +37,7 @@ from actorbus.bus.transports.memory import MemoryTransport
 from actorbus.message import format_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from actorbus.errors import ActorbusError
@@ -82,8 +83,11 @@ def run_apart(code: str) -> subprocess.CompletedProcess[str]:
     [
         ({"bus": "redi://host"}, UnknownTransport, "memory://"),
         ({"bus": "http://host"}, UnknownTransport, "memory://"),
-        ({"bus": ""}, UnknownTransport, "memory://"),
-        ({"bus": 42}, UnknownTransport, "memory://"),
+        ({"bus": "redis-host"}, UnknownTransport, "the bus 'redis-host'"),
+        ({"bus": "redi://:secret@host"}, UnknownTransport, r"bus .redi:.\. Did you mean .redis."),
+        ({"bus": ""}, UnknownTransport, r"the bus ''\. Known: memory://"),
+        ({"bus": 5}, UnknownTransport, r"the bus 5\. Known: memory://"),
+        ({"bus": None}, UnknownTransport, r"the bus None\. Known: memory://"),
         ({"name": ""}, InvalidName, "empty"),
         ({"name": "x" * 10_000}, InvalidName, "128 bytes"),
         ({"name": "a\nb"}, InvalidName, "control"),
@@ -116,6 +120,65 @@ def test_an_argument_that_cannot_be_meant_says_what_can(
 def test_a_setting_that_cannot_be_meant_says_what_can(values: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidSettings, match=says):
         Settings(**values)
+
+
+@pytest.mark.parametrize("failover", ["yes", "", 2, [True]])
+def test_a_failover_that_cannot_be_meant_is_refused_and_nobody_is_spawned(failover: Any) -> None:
+    with Node(settings=QUIET) as node:
+        with pytest.raises(InvalidArgument, match="it must be True or False"):
+            node.spawn(Echo, name="echo", failover=failover)
+
+        assert node.registry.find() == []
+
+
+@pytest.mark.parametrize(
+    ("messages", "error", "says"),
+    [
+        ([("a", 1), ("a",)], InvalidArgument, r"message 1 cannot be \('a',\): it must be a pair"),
+        ([("a", 1, 2)], InvalidArgument, "message 0 "),
+        ([("a", 1), "ab"], InvalidArgument, "message 1 cannot be 'ab'"),
+        ([("a", 1), 7], InvalidArgument, "message 1 cannot be 7"),
+        ({"a": 1}, InvalidArgument, "message 0 cannot be 'a'"),
+        (7, InvalidArgument, "messages cannot be 7: they must be pairs"),
+        (None, InvalidArgument, "messages cannot be None"),
+        ([("a", 1), (7, 1)], InvalidName, "no name for the recipient of message 1"),
+    ],
+)
+def test_messages_that_are_no_pairs_are_told_to_nobody(
+    messages: Any, error: type[ActorbusError], says: str
+) -> None:
+    with Node(settings=QUIET) as node:
+        box = node.mailbox("a")
+
+        with pytest.raises(error, match=says):
+            node.tell_many(messages)
+
+        assert box.take(1, timeout=0) == []
+
+
+def test_shared_state_is_read_and_not_written_once_the_node_has_stopped() -> None:
+    with Node(settings=QUIET) as node:
+        node.context.set("a", 1)
+        private = node.context.namespace("agent/writer").bound_to("writer")
+        private.set("b", 1)
+    late: list[Callable[[], object]] = [
+        lambda: node.context.set("a", 2),
+        lambda: node.context.delete("a"),
+        lambda: node.context.increment("a"),
+        lambda: node.context.update("a", lambda old: old + 1),
+        lambda: node.context.compare_and_set("a", 2, 1),
+        lambda: node.context.commit(set={"a": 2}),
+        lambda: node.context.watch("a", print),
+        lambda: private.set("b", 2),
+        lambda: private.grant("reader", "read"),
+    ]
+
+    for write in late:
+        with pytest.raises(BusClosed, match="the node has stopped"):
+            write()
+
+    assert node.context.snapshot() == {"a": 1}
+    assert private.get("b") == 1
 
 
 @pytest.mark.parametrize("call", ["drain", "flush", "stop"])

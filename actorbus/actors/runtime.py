@@ -144,9 +144,12 @@ class Runtime:
         Raises:
             InvalidHandler: `agent` is no agent.
             InvalidName, NameTaken: `name` cannot be had.
+            InvalidArgument: `failover` is neither True nor False.
             BusClosed: the node is not running.
         """
         self._check_accepting()
+        if failover not in (True, False, None):
+            raise InvalidArgument("failover", failover, "it must be True or False")
         cls = agent_class(agent)
         chosen = self._next_name(cls) if name is None else check_name("an agent", name)
         if chosen in self.cells:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from actorbus.errors import InvalidArgument, MessageExpired
-from actorbus.message import Priority
+from actorbus.message import Priority, check_name
 
 
 def checked_priority(priority: object) -> Priority:
@@ -92,3 +93,19 @@ def checked_headers(headers: object) -> Mapping[str, str]:
     ):
         return dict(headers)
     raise InvalidArgument("headers", headers, "they must be a mapping of str to str")
+
+
+def checked_pairs(messages: object) -> Iterator[tuple[str, Any]]:
+    """The name and the payload of each of `messages`.
+
+    Raises:
+        InvalidArgument: they are no pairs, or one of them is none; it says which, from 0.
+    """
+    if not isinstance(messages, Iterable):
+        raise InvalidArgument("messages", messages, "they must be pairs like ('scribe', payload)")
+    for index, pair in enumerate(messages):
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            why = "it must be a pair like ('scribe', payload)"
+            raise InvalidArgument(f"message {index}", pair, why)
+        name, payload = pair
+        yield check_name(f"the recipient of message {index}", name), payload

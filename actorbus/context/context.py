@@ -61,7 +61,8 @@ class Context:
 
     Safe from every thread. Names and keys that cannot be are ``InvalidName``, other arguments
     that cannot be meant ``InvalidOperation``, both before anything is done; a namespace that is
-    private to another agent is ``AccessDenied``.
+    private to another agent is ``AccessDenied``. Once the node has stopped, what would write or
+    watch is ``BusClosed``.
     """
 
     __slots__ = ("_store", "_watches", "name", "principal")
@@ -221,7 +222,7 @@ class Context:
         )
         expected = check_mapping("expect", expect)
         versions = tuple((key, check_version(version)) for key, version in expected.items())
-        changes = self._store.commit(self.name, Commit(self.principal, operations, versions))
+        changes = self._commit(operations, versions)
         return {change.key: change for change in changes}
 
     def history(self, key: str) -> list[Change]:
@@ -266,12 +267,22 @@ class Context:
         """Cancel the watches of this agent, or of all where this acts for none. Idempotent."""
         self._watches.cancel(self.principal)
 
+    def stop(self) -> None:
+        """The node stops: cancel every watch, and refuse from now on to write. Idempotent."""
+        self._watches.stop()
+
     def __repr__(self) -> str:
         who = f" as {self.principal!r}" if self.principal else ""
         return f"<Context {self.name!r}{who}>"
 
     def _write(self, operation: Operation, *expected: tuple[str, int]) -> tuple[Change, ...]:
-        return self._store.commit(self.name, Commit(self.principal, (operation,), expected))
+        return self._commit((operation,), expected)
+
+    def _commit(
+        self, operations: tuple[Operation, ...], expected: tuple[tuple[str, int], ...]
+    ) -> tuple[Change, ...]:
+        self._watches.check_open()
+        return self._store.commit(self.name, Commit(self.principal, operations, expected))
 
     def _set_rights(self, agent: str | None, rights: Rights | None) -> None:
         if owner_of(self.name) is None:
@@ -279,6 +290,7 @@ class Context:
                 f"{self.name!r} is open to everyone; only the private namespace of an agent"
                 " has rights to grant"
             )
+        self._watches.check_open()
         self._store.grant(self.name, check_principal(agent), rights, self.principal)
 
 

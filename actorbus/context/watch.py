@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from actorbus.errors import AccessDenied
+from actorbus.errors import AccessDenied, BusClosed
 from actorbus.telemetry import WatcherFailed, WatcherLagged
 
 if TYPE_CHECKING:
@@ -182,6 +182,15 @@ class Watches:
         self.telemetry = telemetry
         self.backlog = backlog
         self._open: dict[int, Watch] = {}
+        self._stopped = False
+
+    def check_open(self) -> None:
+        """
+        Raises:
+            BusClosed: the node has stopped.
+        """
+        if self._stopped:
+            raise BusClosed("the node has stopped: its shared state is not written any more")
 
     def add(
         self,
@@ -190,12 +199,18 @@ class Watches:
         principal: str | None,
         callback: Callable[[Change | Lagged], object],
     ) -> Watch:
+        self.check_open()
         watch = Watch(self, namespace, prefix, principal, callback)
         self._open[id(watch)] = watch
         return watch
 
     def forget(self, watch: Watch) -> None:
         self._open.pop(id(watch), None)
+
+    def stop(self) -> None:
+        """Cancel every watch; there will be no other."""
+        self._stopped = True
+        self.cancel(None)
 
     def cancel(self, principal: str | None) -> None:
         """Cancel the watches of an agent, or every watch where the principal is None."""

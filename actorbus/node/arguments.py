@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from actorbus.bus.transports.memory import MemoryTransport
 from actorbus.errors import AuditUnavailable, InvalidSettings, UnknownTransport
+from actorbus.redis_client.urls import BUS_SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,18 +16,9 @@ if TYPE_CHECKING:
     from actorbus.bus.mailbox import MailboxPolicy
     from actorbus.bus.transport import Transport
     from actorbus.codec import Codec
+    from actorbus.codec.signing import Trust
     from actorbus.persistence.audit import Audit
     from actorbus.settings import Settings
-
-_SCHEMES: Final = (
-    "memory",
-    "redis",
-    "rediss",
-    "unix",
-    "redis+pubsub",
-    "rediss+pubsub",
-    "unix+pubsub",
-)
 
 
 def checked_settings(settings: Settings | None, check_payloads: bool | None) -> Settings:
@@ -58,21 +51,22 @@ def transport_of(
         scheme = bus.split(":", 1)[0]
         if scheme == "memory":
             return MemoryTransport()
-        if scheme not in _SCHEMES:
-            raise UnknownTransport(bus, _SCHEMES)
+        if scheme not in BUS_SCHEMES:
+            raise UnknownTransport(bus, ("memory", *BUS_SCHEMES))
         return _redis_transport(bus, name, settings, make_codec())
     if not all(hasattr(bus, name) for name in ("attach", "route", "audience", "guarantees")):
-        raise UnknownTransport(repr(bus), _SCHEMES)
+        raise UnknownTransport(bus, ("memory", *BUS_SCHEMES))
     return bus  # type: ignore[return-value]
 
 
 def _redis_transport(url: str, name: str, settings: Settings, codec: Codec) -> Transport:
     from actorbus.bus.transports.pubsub import PubSubTransport
     from actorbus.bus.transports.redis.transport import RedisTransport
-    from actorbus.redis_client import RedisServer
+    from actorbus.redis_client import Access, RedisServer, parsed
 
-    server = RedisServer(url.replace("+pubsub", "", 1), name=f"actorbus-{name}")
-    if "+pubsub" in url.split(":", 1)[0]:
+    kind, where = parsed(url)
+    server = RedisServer(where, name=f"actorbus-{name}", access=Access.of(settings))
+    if kind == "pubsub":
         return PubSubTransport(
             server,
             codec,
@@ -85,9 +79,31 @@ def _redis_transport(url: str, name: str, settings: Settings, codec: Codec) -> T
         codec,
         name=name,
         namespace=settings.namespace,
+        trust=_trust(name, settings),
         ttl=settings.dead_after,
         send_timeout=settings.send_timeout,
     )
+
+
+def _trust(name: str, settings: Settings) -> Trust | None:
+    """Whom messages are sealed for and opened from; None if nobody asked for it."""
+    if settings.signing_key is None and settings.trusted_keys is None:
+        return None
+    from actorbus.codec import ENVELOPE_LIMIT
+    from actorbus.codec.signing import Trust
+
+    return Trust.of(
+        name,
+        limit=settings.payload_limit + ENVELOPE_LIMIT + 256,
+        signing_key=_path(settings.signing_key),
+        trusted=_path(settings.trusted_keys),
+        namespace=settings.namespace,
+        window=settings.replay_window,
+    )
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
 
 
 def bound_audit(audit: str | Audit | None, settings: Settings) -> Audit | None:

@@ -21,7 +21,7 @@ from actorbus.actors.runtime import Runtime
 from actorbus.actors.topics import Topic
 from actorbus.actors.waiting import ThreadWaiting
 from actorbus.actors.watch_thread import WatchThread
-from actorbus.bus.arguments import checked_timeout
+from actorbus.bus.arguments import checked_pairs, checked_timeout
 from actorbus.bus.bus import Bus
 from actorbus.bus.mailbox import MailboxPolicy
 from actorbus.bus.middleware import give_clock, sides
@@ -32,10 +32,12 @@ from actorbus.errors import (
     ActorbusError,
     AuditUnavailable,
     BusClosed,
+    InvalidArgument,
     NotDrained,
     NotFlushed,
     NotStopped,
     UnknownRecipient,
+    listed,
 )
 from actorbus.message import Priority, check_name
 from actorbus.node.arguments import (
@@ -381,12 +383,16 @@ class Node:
         """Let a parked agent go on, as a new instance with a clean record.
 
         Raises:
-            UnknownRecipient: no agent of that name is parked.
+            UnknownRecipient: there is no agent of that name.
+            InvalidArgument: it is not parked; the error says what it is.
         """
         cell = self._runtime.cells.get(check_name("an agent", name))
-        if cell is None or not cell.unpark():
-            parked = [one.name for one in self._runtime.cells.values() if one.parked]
-            raise UnknownRecipient(name, parked)
+        if cell is None:
+            raise UnknownRecipient(name, self._runtime.cells)
+        if not cell.unpark():
+            parked = listed(one.name for one in self._runtime.cells.values() if one.parked)
+            why = f"it is {cell.state.value}. Parked: {parked}"
+            raise InvalidArgument("an agent to unpark", name, why)
 
     def load(self, path: str | os.PathLike[str]) -> Loaded:
         """Find the agents in a file, folder or package and register them by name, lazily.
@@ -465,8 +471,13 @@ class Node:
     def tell_many(
         self, messages: Iterable[tuple[str, Any]], *, priority: Priority = Priority.NORMAL
     ) -> int:
-        """Tell each name its payload; all names are checked before any is sent to. How many."""
-        addressed = [(self.ref(name), payload) for name, payload in messages]
+        """Tell each name its payload; all names are checked before any is sent to. How many.
+
+        Raises:
+            UnknownRecipient: there is no agent of one of the names.
+            InvalidArgument: they are no pairs; the error says which one is none.
+        """
+        addressed = [(self.ref(name), payload) for name, payload in checked_pairs(messages)]
         for ref, payload in addressed:
             ref.tell(payload, priority=priority)
         return len(addressed)
@@ -695,7 +706,7 @@ class Node:
 
     def _close_rest(self, timeout: float) -> None:
         self.registry.stop()
-        self.context.close()
+        self.context.stop()
         self._watch_thread.close(timeout)
         self._runtime.asking.deadlines.close()
         self._clock.close()

@@ -12,6 +12,7 @@ from actorbus import (
     Agent,
     AgentFailed,
     AgentStopped,
+    InvalidArgument,
     InvalidSettings,
     MailboxFull,
     MailboxPolicy,
@@ -314,9 +315,9 @@ def test_unpark_goes_on_with_a_new_instance_and_a_clean_record(node: TestNode) -
 def test_only_a_parked_agent_can_be_unparked(node: TestNode) -> None:
     node.spawn(Worker, [], name="worker")
 
-    with pytest.raises(UnknownRecipient):
+    with pytest.raises(InvalidArgument, match=r"'worker': it is starting\. Parked: none"):
         node.unpark("worker")
-    with pytest.raises(UnknownRecipient):
+    with pytest.raises(UnknownRecipient, match="Running: worker"):
         node.unpark("nobody")
 
 

@@ -337,7 +337,7 @@ def test_private_state_refuses_others_in_every_way(
 
 
 def test_every_public_method_has_a_row_among_the_accesses() -> None:
-    views = {"namespace", "bound_to", "aio", "close", "name", "principal"}
+    views = {"namespace", "bound_to", "aio", "close", "stop", "name", "principal"}
     public = {name for name in dir(Context) if not name.startswith("_")}
 
     assert public == views | set(ACCESSES)
