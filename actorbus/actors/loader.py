@@ -358,8 +358,19 @@ def _fault(error: BaseException, path: Path) -> tuple[int | None, str]:
     lines = [line for filename, line in frames if _same(filename, path)]
     if lines:
         return lines[-1], sentence
+    if "null bytes" in sentence and (line := _line_of_null_byte(path)):
+        return line, sentence
     others = [f"{filename}:{line}" for filename, line in frames if _is_of_users(filename)]
     return None, f"{sentence} (at {others[-1]})" if others else sentence
+
+
+def _line_of_null_byte(path: Path) -> int | None:
+    """Python refuses such a source as a whole, and does not say where it is."""
+    try:
+        before, null, _ = path.read_bytes().partition(b"\0")
+    except OSError:
+        return None
+    return before.count(b"\n") + 1 if null else None
 
 
 def _sentence(error: BaseException) -> str:

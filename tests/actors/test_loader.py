@@ -339,6 +339,7 @@ class TestBroken:
             ("def f():\n    raise ValueError\n\nf()\n", 2, "ValueError"),
             ("from . import sibling\n", 1, "ImportError: attempted relative import"),
             ("import asyncio\nraise asyncio.CancelledError\n", 2, "CancelledError"),
+            ("x = 1\n\ny = '\0'\nz = '\0'\n", 3, "SyntaxError: source code"),
         ],
     )
     def test_a_broken_module_is_named_with_its_line_and_the_others_are_loaded(
