@@ -287,6 +287,8 @@ def _parsed(url: str) -> URL:
 
 
 def _shown(url: URL) -> str:
+    if url.get_backend_name() == "sqlite" and url.database == ":memory:":
+        return "sqlite:///:memory:"  # which rendering would escape
     return url.set(drivername=url.get_backend_name(), query={}).render_as_string(hide_password=True)
 
 

@@ -57,6 +57,11 @@ def test_a_place_where_nothing_can_be_made_is_refused() -> None:
         Database("sqlite:////proc/history.db").upgrade()
 
 
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_a_history_in_memory_is_shown_as_it_was_written(url: str) -> None:
+    assert Database(url).shown == url
+
+
 def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("dear diary " * 500)
