@@ -34,7 +34,7 @@ class Codec:
     Every class that is encoded is added to `types`: who sends a class knows it.
     """
 
-    __slots__ = ("_agent_name", "_reading", "_writers", "limit", "types")
+    __slots__ = ("_agent_name", "_reading", "_run_name", "_writers", "limit", "types")
 
     def __init__(
         self, types: TypeBook, *, limit: int, make_ref: Callable[[str], Any] | None = None
@@ -42,6 +42,7 @@ class Codec:
         self.types = types
         self.limit = limit
         self._agent_name = lru_cache(KNOWN_CLASSES)(partial(check_name, "an agent"))
+        self._run_name = lru_cache(KNOWN_CLASSES)(partial(check_name, "a run"))
         self._writers = Writers(types)
         self._reading = Reading(types, agent_name=self._agent_name, make_ref=make_ref)
 
@@ -132,7 +133,7 @@ class Codec:
         """
         frame = unpack_frame(data, self.limit + ENVELOPE_LIMIT, fields=MESSAGE_FIELDS)
         try:
-            message = read_envelope(frame, self._agent_name)
+            message = read_envelope(frame, self._agent_name, self._run_name)
         except Exception as error:  # noqa: BLE001 - whatever a wrong envelope trips over
             raise Undecodable(f"a wrong envelope: {type(error).__name__}") from None
         message.payload = self.decode_payload(message.payload)

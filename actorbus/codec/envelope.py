@@ -51,7 +51,9 @@ def envelope_fields(message: Message[Any], payload: bytes, shift: float = 0.0) -
     ]
 
 
-def read_envelope(frame: list[Any], agent_name: Callable[[str], str]) -> Message[Any]:
+def read_envelope(
+    frame: list[Any], agent_name: Callable[[str], str], run_name: Callable[[str], str]
+) -> Message[Any]:
     """The message, its payload still packed. A wrong field raises one exception or another."""
     (
         _,
@@ -84,7 +86,7 @@ def read_envelope(frame: list[Any], agent_name: Callable[[str], str]) -> Message
         deadline=None if deadline is None else _read_time(deadline),
         correlation_id=_read_id(correlation_id),
         causation_id=None if causation_id is None else _read_id(causation_id),
-        run_id=None if run_id is None else _read(str, run_id),
+        run_id=None if run_id is None else run_name(run_id),
         attempt=_read_count(attempt),
         hops=_read_count(hops),
         headers=None if headers is None else _read_headers(headers),
