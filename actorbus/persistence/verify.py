@@ -234,23 +234,30 @@ class _Examination:
 
     def _anchor(self, known: Mapping[int, _Known], anchors: Iterable[Anchor]) -> None:
         by_chain: dict[int, list[Anchor]] = defaultdict(list)
+        unsigned: set[int] = set()
         for anchor in anchors:
             if self._verifier is not None and not self._verifier.is_signed(anchor):
                 says = "an anchor is not signed with that key"
                 self.add(_anchor_flaw(anchor.chain, anchor.seq, says))
+                unsigned.add(anchor.chain)
             else:
                 by_chain[anchor.chain].append(anchor)
         for number in sorted(by_chain.keys() - known.keys()):
             says = "the chain is gone: an anchor knows of it"
             self.add(_chain_flaw(Flaw.MISSING, number, says))
         for number, one in known.items():
-            self._anchor_one(one, by_chain.get(number, []))
+            trusted = by_chain.get(number, [])
+            if not trusted and number not in unsigned:
+                self._miss_anchors(one)
+            self._anchor_one(one, trusted)
+
+    def _miss_anchors(self, one: _Known) -> None:
+        if one.chain.anchors is not None and one.chain.node != ACTS:
+            says = f"its anchors are gone; they were kept in {one.chain.anchors}"
+            self.add(_anchor_flaw(one.chain.number, None, says))
 
     def _anchor_one(self, one: _Known, anchors: list[Anchor]) -> None:
         number = one.chain.number
-        if one.chain.anchors is not None and not anchors and one.chain.node != ACTS:
-            says = f"its anchors are gone; they were kept in {one.chain.anchors}"
-            self.add(_anchor_flaw(number, None, says))
         count = 0
         for anchor in anchors:
             count += 1

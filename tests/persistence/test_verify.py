@@ -283,6 +283,7 @@ def test_signed_anchors_verify_with_their_key_only(
     assert right.findings == ()
     assert right.signed
     assert {one.flaw for one in wrong.findings} == {Flaw.ANCHOR}
+    assert {one.says for one in wrong.findings} == {"an anchor is not signed with that key"}
 
 
 def test_an_anchor_made_without_the_key_is_found(
