@@ -13,7 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from actorbus.message import MessageId, format_id
 from actorbus.persistence.acts import Kind, hashed, tenant_key
@@ -79,6 +79,11 @@ _MESSAGE_COLUMNS: Final = ", ".join(
     [*_columns(AgentMessage, _WHICH, MESSAGE_WIDTH), "payload_digest", "headers_digest"]
 )
 _EVENT_COLUMNS: Final = ", ".join(_columns(MessageEvent, str(_EVENT), EVENT_WIDTH))
+
+
+_PLACED: Final = "chain IS NOT NULL AND seq IS NOT NULL"
+_PLACED_IN_SQLITE: Final = f"{_PLACED} AND typeof(chain) = 'integer' AND typeof(seq) = 'integer'"
+"""SQLite keeps in any column what somebody writes into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +165,7 @@ class _Examination:
         self._connection = connection
         self._tenant = tenant_key(connection, tenant)
         self._postgresql = connection.dialect.name == "postgresql"
+        self._placed = _PLACED if self._postgresql else _PLACED_IN_SQLITE
         self._digest = canonical_digest if self._postgresql else digest
         self._verifier = verifier
         self._progress = progress or (lambda done, total: None)
@@ -188,6 +194,7 @@ class _Examination:
         deleted = self._acts(known)
         self._history(known)
         unchained = self._unchained(known)
+        self._misplaced()
         order = sorted(self._findings, key=lambda one: (one.chain or 0, one.seq or 0))
         return Verification(
             findings=tuple(order),
@@ -210,7 +217,9 @@ class _Examination:
         known: dict[int, _Known] = {}
         for row in rows:
             chain = incarnation_of(row)
-            one = _Known(chain, Head(row["seq"], bytes(row["hash"])), bytes(row["genesis"]))
+            one = _Known(chain, _head(row), bytes(row["genesis"]))
+            if one.head.seq != row["seq"]:
+                self.add(_chain_flaw(Flaw.CHANGED, chain.number, "its end is no number"))
             known[chain.number] = one
             if chain.genesis().hash != one.genesis:
                 self.add(_chain_flaw(Flaw.CHANGED, chain.number, "is not what was written"))
@@ -284,6 +293,7 @@ class _Examination:
         rows = self._connection.execute(
             select(table)
             .where((table.c.tenant_id == self._tenant) | table.c.chain.in_(own))
+            .where(text(self._placed))
             .order_by(table.c.chain, table.c.seq)
         ).mappings()
         acts = [(row["chain"], row["seq"], _ACT, _bytes(row["hash"]), row) for row in rows]
@@ -360,7 +370,8 @@ class _Examination:
 
     def _head_now(self, number: int) -> int:
         table = Chain.__table__.c
-        return self._connection.scalar(select(table.seq).where(table.number == number)) or 0
+        seq = self._connection.scalar(select(table.seq).where(table.number == number))
+        return seq if isinstance(seq, int) else 0
 
     def _read(self, model: type[Base], columns: str) -> Iterator[Any]:
         """The rows of a table by chain and place."""
@@ -368,7 +379,7 @@ class _Examination:
         key = id_encoder(self._connection.dialect.name)(self._tenant)
         result = self._connection.execution_options(stream_results=True).exec_driver_sql(
             f"SELECT {_in_words(columns) if self._postgresql else columns}"  # noqa: S608 - names from our models
-            f" FROM {model.__tablename__} WHERE chain IS NOT NULL AND seq IS NOT NULL"
+            f" FROM {model.__tablename__} WHERE {self._placed}"
             f" AND (tenant_id = {mark} OR chain IN"
             f" (SELECT number FROM chains WHERE tenant_id = {mark})) ORDER BY chain, seq",
             (key, key),
@@ -395,8 +406,8 @@ class _Examination:
         payload_digest, headers_digest = row[_MESSAGE_END:]
         headers = headers_digest
         if headers is None:
-            text = values[_HEADERS]
-            headers = NO_DIGEST if text is None else self._digest(text)
+            plain_headers = values[_HEADERS]
+            headers = NO_DIGEST if plain_headers is None else self._digest(plain_headers)
         payload = payload_digest or self._digest(values[_PAYLOAD])
         if len(payload) != HASH_SIZE or len(headers) != HASH_SIZE:
             raise Malformed("a digest has another length")
@@ -464,6 +475,22 @@ class _Examination:
                 self.add(Finding(Flaw.ADDED, None, None, name, format_id(newest), says))
         return count
 
+    def _misplaced(self) -> None:
+        """Rows whose place is no number, which SQLite lets happen: no order holds them."""
+        if self._postgresql:
+            return
+        key = id_encoder(self._connection.dialect.name)(self._tenant)
+        for model in (AgentMessage, MessageEvent, AuditAct):
+            name = model.__tablename__
+            for (found_id,) in self._connection.exec_driver_sql(
+                f"SELECT id FROM {name}"  # noqa: S608 - names from our models
+                " WHERE tenant_id = ? AND (typeof(chain) NOT IN ('integer', 'null')"
+                f" OR typeof(seq) NOT IN ('integer', 'null')) LIMIT {MOST_FINDINGS}",
+                (key,),
+            ):
+                says = "its place in a chain is no number"
+                self.add(Finding(Flaw.CHANGED, None, None, name, _shown(found_id), says))
+
 
 def _the_one(hashes: list[bytes], stored: Any) -> bytes:
     """The hash that is stored, if it is among them."""
@@ -506,6 +533,12 @@ def _shown(key: Any) -> str:
     if isinstance(key, bytes) and len(key) == _ID_SIZE:
         return format_id(MessageId(int.from_bytes(key)))
     return repr(key)
+
+
+def _head(row: Mapping[Any, Any]) -> Head:
+    """Where a chain ends; at its start, where that is damaged."""
+    seq = row["seq"]
+    return Head(seq if isinstance(seq, int) else 0, bytes(row["hash"]))
 
 
 def _bytes(value: Any) -> bytes | None:

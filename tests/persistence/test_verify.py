@@ -303,6 +303,46 @@ def test_an_anchor_made_without_the_key_is_found(
     assert Flaw.ANCHOR in {one.flaw for one in found.findings}
 
 
+@pytest.mark.parametrize("table", ["agent_messages", "message_events"])
+@pytest.mark.parametrize("column", ["chain", "seq"])
+@pytest.mark.parametrize("value", ["many", b"\x01", 1.5])
+def test_a_place_that_is_no_number_is_damage(
+    file_history: Any, damage: Damage, table: str, column: str, value: Any
+) -> None:
+    write(file_history)
+    write(file_history)
+    ((key,),) = damage.rows(f"SELECT id FROM {table} ORDER BY id LIMIT 1")  # noqa: S608
+    damage(f"UPDATE {table} SET {column} = :value WHERE id = :key", value=value, key=key)  # noqa: S608
+
+    found = verified(file_history).findings
+
+    told = [one.id for one in found if one.says == "its place in a chain is no number"]
+    assert told == [format_id(int.from_bytes(key))]
+    assert Flaw.MISSING in {one.flaw for one in found}
+
+
+@pytest.mark.parametrize("value", ["many", b"\x01", 1.5])
+def test_the_end_of_a_chain_that_is_no_number_is_damage(
+    file_history: Any, damage: Damage, value: Any
+) -> None:
+    write(file_history)
+    damage("UPDATE chains SET seq = :value", value=value)
+
+    assert "its end is no number" in {one.says for one in verified(file_history).findings}
+
+
+def test_an_act_whose_place_is_no_number_is_damage(file_history: Any, damage: Damage) -> None:
+    sent = write(file_history)
+    redact(file_history.audit._database(), "default", sent[0].id, **WHO)
+    damage("UPDATE audit_acts SET seq = 'many'")
+
+    found = verified(file_history).findings
+
+    assert ("audit_acts", "its place in a chain is no number") in {
+        (one.table, one.says) for one in found
+    }
+
+
 def test_a_missing_anchor_is_found(file_history: Any) -> None:
     write(file_history)
     place = anchors_of(file_history)
