@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from contextlib import ExitStack
@@ -15,22 +16,34 @@ import pytest
 
 from actorbus import (
     Agent,
+    AgentFailed,
+    AgentStopped,
+    AskTimeout,
+    Cancelled,
     Message,
+    NameTaken,
     Node,
+    NoHandler,
+    PayloadTooLarge,
     Priority,
     Ref,
+    Reject,
     Rejected,
+    Reply,
     Settings,
     UnknownRecipient,
+    UnsupportedPayload,
     agent,
     handles,
 )
+from actorbus.bus.transports.redis.log import Outgoing
 from actorbus.redis_client import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from actorbus.bus.dead_letters import DeadLetter
+    from actorbus.bus.transports.redis.log import InboxLog
     from tests.conftest import RedisProcess
 
 DEADLINE = 10.0
@@ -395,3 +408,247 @@ class TestSending:
         ]
         (told,) = here.history
         assert (told.kind, told.recipient, told.status) == ("tell", "listener", "handled")
+
+
+class Faulty(Agent):
+    """Answers in every way but with what was wanted."""
+
+    @handles
+    def work(self, text: str) -> Any:
+        match text:
+            case "fail":
+                raise KeyError("no such page")
+            case "refuse":
+                raise Reject("not today")
+            case "large":
+                return "x" * (1 << 20)
+            case "lock":
+                return threading.Lock()
+        return text
+
+
+class Held(Agent):
+    """Works for as long as its gate is shut, and notes what it saw of the end."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.handled: list[str] = []
+        self.saw_cancel = threading.Event()
+
+    @handles
+    def work(self, text: str) -> str:
+        self.gate.entered.set()
+        give_up = time.monotonic() + DEADLINE
+        while not self.gate.opened.wait(0.005):
+            assert time.monotonic() < give_up
+            if self.cancelled:
+                self.saw_cancel.set()
+                break
+        self.handled.append(text)
+        return text
+
+
+def state_of(ref: Ref) -> Any:
+    """The instance behind a Ref of this process."""
+    return ref._cell.agent  # type: ignore[union-attr]
+
+
+class TestErrors:
+    def test_what_an_agent_raises_comes_with_type_text_and_traceback(
+        self, anywhere: Deployment
+    ) -> None:
+        here, there = anywhere.pair()
+        there.spawn(Faulty, name="faulty")
+
+        with pytest.raises(AgentFailed, match="no such page") as failed:
+            here.ask("faulty", "fail").get(DEADLINE)
+        with pytest.raises(Rejected, match="not today"):
+            here.ask("faulty", "refuse").get(DEADLINE)
+        with pytest.raises(NoHandler, match="faulty"):
+            here.ask("faulty", 1.5).get(DEADLINE)
+
+        assert failed.value.error_type == "KeyError"
+        assert failed.value.message == "'no such page'"
+        assert 'raise KeyError("no such page")' in failed.value.traceback
+        assert here.ask("faulty", "fine").get(DEADLINE) == "fine"
+
+    def test_an_answer_that_cannot_be_carried_is_an_error_to_whoever_asked(
+        self, deployment: Deployment
+    ) -> None:
+        here, there = deployment.pair()
+        there.spawn(Faulty, name="faulty")
+
+        with pytest.raises(PayloadTooLarge):
+            here.ask("faulty", "large").get(DEADLINE)
+        with pytest.raises(UnsupportedPayload):
+            here.ask("faulty", "lock").get(DEADLINE)
+
+        assert here.ask("faulty", "fine").get(DEADLINE) == "fine"
+
+    def test_a_payload_that_cannot_be_carried_is_refused_at_the_call(
+        self, deployment: Deployment
+    ) -> None:
+        here, there = deployment.pair()
+        there.spawn(Clerk, name="clerk")
+
+        with pytest.raises(UnsupportedPayload):
+            here.tell("clerk", threading.Lock())
+        with pytest.raises(PayloadTooLarge):
+            here.tell("clerk", "x" * (1 << 20))
+        refused = here.ask("clerk", threading.Lock())
+
+        with pytest.raises(UnsupportedPayload):
+            refused.get(DEADLINE)
+
+    def test_an_ask_ends_at_its_deadline_and_is_not_begun_after_it(
+        self, deployment: Deployment, gate: Gate
+    ) -> None:
+        here, there = deployment.pair()
+        held = there.spawn(Held, gate, name="held")
+        here.tell("held", "first")
+        assert gate.entered.wait(DEADLINE)
+
+        reply = here.ask("held", "late", timeout=0.1)
+        with pytest.raises(AskTimeout):
+            reply.get(DEADLINE)
+        gate.opened.set()
+
+        assert here.ask("held", "last").get(DEADLINE) == "last"
+        assert state_of(held).handled == ["first", "last"]
+
+    def test_asks_that_wait_when_their_agent_stops_hear_so(
+        self, deployment: Deployment, gate: Gate
+    ) -> None:
+        here, there = deployment.pair()
+        held = there.spawn(Held, gate, name="held")
+        in_hand = here.ask("held", "in hand")
+        assert gate.entered.wait(DEADLINE)
+        # Some are in its mailbox by now, and some are in Redis.
+        waiting = [here.ask("held", str(number)) for number in range(40)]
+        here.flush(DEADLINE)
+
+        held.stop()
+        gate.opened.set()
+
+        assert in_hand.get(DEADLINE) == "in hand"
+        for reply in waiting:
+            with pytest.raises(AgentStopped, match="held"):
+                reply.get(DEADLINE)
+        with pytest.raises((UnknownRecipient, AgentStopped)):
+            here.ask("held", "too late").get(DEADLINE)
+
+    def test_cancelling_an_ask_is_seen_by_a_handler_of_another_node(
+        self, deployment: Deployment, gate: Gate
+    ) -> None:
+        here, there = deployment.pair()
+        held = there.spawn(Held, gate, name="held")
+        reply = here.ask("held", "in hand")
+        assert gate.entered.wait(DEADLINE)
+
+        reply.cancel()
+
+        assert state_of(held).saw_cancel.wait(DEADLINE)
+        with pytest.raises(Cancelled):
+            reply.get(DEADLINE)
+
+    def test_cancelling_an_ask_cancels_an_async_handler_and_what_that_asks(
+        self, deployment: Deployment, gate: Gate
+    ) -> None:
+        here, there = deployment.pair()
+        ended = threading.Event()
+
+        class Patient(Agent):
+            @handles
+            async def wait(self, text: str) -> str:
+                try:
+                    return str(await self.ask("held", text))
+                except asyncio.CancelledError:
+                    ended.set()
+                    raise
+
+        held = here.spawn(Held, gate, name="held")
+        there.spawn(Patient, name="patient")
+        reply = here.ask("patient", "please")
+        assert gate.entered.wait(DEADLINE)
+
+        reply.cancel()
+
+        assert ended.wait(DEADLINE)
+        assert state_of(held).saw_cancel.wait(DEADLINE)
+
+    def test_a_cancelled_ask_that_still_waits_is_never_begun(
+        self, deployment: Deployment, gate: Gate
+    ) -> None:
+        here, there = deployment.pair()
+        held = there.spawn(Held, gate, name="held")
+        here.tell("held", "first")
+        assert gate.entered.wait(DEADLINE)
+        reply = here.ask("held", "never")
+        until(lambda: len(held._cell.mailbox) == 1)  # type: ignore[union-attr]
+
+        reply.cancel()
+        until(lambda: not there.bus.transport._answers)  # type: ignore[attr-defined]
+        gate.opened.set()
+
+        assert here.ask("held", "last").get(DEADLINE) == "last"
+        assert state_of(held).handled == ["first", "last"]
+        until(lambda: any(one.reason == "cancelled" for one in there.history))
+
+    def test_a_name_that_no_node_has_is_an_error_at_once_with_those_that_come_close(
+        self, anywhere: Deployment
+    ) -> None:
+        here, there = anywhere.pair()
+        there.spawn(Clerk, name="counter")
+
+        with pytest.raises(UnknownRecipient, match="Did you mean 'counter'"):
+            here.tell("conter", "a")
+        with pytest.raises(UnknownRecipient, match="Did you mean 'counter'"):
+            here.ask("conter", "a").get(DEADLINE)
+
+    def test_a_name_of_another_node_is_taken_and_that_node_is_named(
+        self, deployment: Deployment
+    ) -> None:
+        here, there = deployment.pair()
+        there.spawn(Clerk, name="clerk")
+
+        with pytest.raises(NameTaken, match="there"):
+            here.spawn(Clerk, name="clerk")
+        with pytest.raises(NameTaken, match="there"):
+            here.mailbox("clerk")
+
+        assert here.ask("clerk", "a").get(DEADLINE) == "A"
+
+    def test_bytes_that_are_no_message_become_a_letter_and_the_next_is_handled(
+        self, anywhere: Deployment
+    ) -> None:
+        here, there = anywhere.pair()
+        listener = there.spawn(Listener, name="listener")
+        log: InboxLog = here.bus.transport.log  # type: ignore[attr-defined]
+
+        log.send("stranger", [Outgoing("listener", 1, 2, b"i" * 16, b"\xc1 no message")])
+        here.tell("listener", "next")
+
+        assert heard_by(listener, 1) == ["next"]
+        (letter,) = letters(there)
+        assert (letter.reason, letter.recipient) == ("undecodable", "listener")
+        until(log.letters)
+        (kept,) = log.letters()
+        assert (kept["agent"], kept["reason"]) == ("listener", "undecodable")
+
+    def test_a_reply_that_is_passed_on_comes_from_the_third_node(
+        self, anywhere: Deployment
+    ) -> None:
+        here, there = anywhere.pair()
+        third = anywhere.start("third")
+
+        class Front(Agent):
+            @handles
+            def pass_on(self, text: str) -> Reply[Any]:
+                return self.ask("faulty", text)
+
+        there.spawn(Front, name="front")
+        third.spawn(Faulty, name="faulty")
+
+        assert here.ask("front", "fine").get(DEADLINE) == "fine"
+        with pytest.raises(Rejected, match="not today"):
+            here.ask("front", "refuse").get(DEADLINE)
