@@ -30,6 +30,10 @@ _OF_POOLS: Final = ("max_connections", "timeout")
 """Options of a URL that are not its connections'."""
 
 
+_LASTING: Final = ("CERTIFICATE_VERIFY", "Timeout connecting")
+"""Of errors that are the same a moment later, or took long enough."""
+
+
 class Member(NamedTuple):
     """One of the servers behind a URL, and a client of it."""
 
@@ -69,7 +73,9 @@ def patience(retries: int) -> Patience:
 def _may_pass(error: Exception) -> bool:
     if isinstance(error, (AuthenticationError, AuthorizationError)):
         return False
-    return not getattr(error, "tried", False) and "CERTIFICATE_VERIFY" not in str(error)
+    if getattr(error, "tried", False):
+        return False
+    return not any(words in str(error) for words in _LASTING)
 
 
 class Clients:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import TransportUnavailable
 from actorbus.redis_client.access import Access
-from actorbus.redis_client.urls import address
+from actorbus.redis_client.urls import Kind, address
 from actorbus.redis_client.words import meant, without
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class RedisServer:
         self._make_command = make or self._clients.commands  # type: ignore[union-attr]
         self._make_one = make or self._clients.one  # type: ignore[union-attr]
         self._process = os.getpid()
+        self._making = threading.Lock()
         self._client: Redis | None = None
 
     @property
@@ -78,10 +80,14 @@ class RedisServer:
             TransportUnavailable: no server of a cluster answers.
         """
         self._check_process()
-        if self._client is None:
-            with self.errors():
-                self._client = self._make_command(**self._options(_COMMAND_TIMEOUT, _RETRIES))
-        return self._client
+        client = self._client
+        if client is None:
+            with self._making, self.errors():
+                client = self._client
+                if client is None:
+                    client = self._make_command(**self._options(_COMMAND_TIMEOUT, _RETRIES))
+                    self._client = client
+        return client
 
     def subscriber(self) -> Redis:
         """A client for pub/sub: it may hear nothing for long. Whoever asked closes it.
@@ -140,6 +146,7 @@ class RedisServer:
         try:
             yield
         except (RedisError, RedisClusterException) as error:
+            self._begin_anew(error)
             raise TransportUnavailable(f"{self.shown}: {self._words(error)}") from None
 
     def close(self) -> None:
@@ -180,9 +187,20 @@ class RedisServer:
                 f" ({self._words(error)})"
             ) from None
 
+    def _begin_anew(self, error: Exception) -> None:
+        """Where nobody in a cluster answers, ask the hosts of the URL: all may have moved.
+
+        redis-py asks those that it has last heard of, for ever.
+        """
+        from redis.exceptions import ConnectionError, RedisClusterException, TimeoutError
+
+        gone = isinstance(error, (ConnectionError, RedisClusterException, TimeoutError))
+        if gone and self.kind is Kind.CLUSTER:
+            self._client = None  # others may be using it: it closes when they are done
+
     def _words(self, error: Exception) -> str:
         """The library's words; it quotes no password, and this makes sure of it."""
-        return without(meant(error), self._secrets)
+        return without(meant(error, tls=self._address.tls), self._secrets)
 
     def _check_process(self) -> None:
         if self._process != os.getpid():

@@ -74,9 +74,15 @@ _MEANINGS: Final = (
 )
 
 
-def meant(error: Exception) -> str:
+_SILENT: Final = "it did not answer; where it speaks no TLS, the scheme begins with redis"
+"""A server without TLS waits for the end of what it takes for a command."""
+
+
+def meant(error: Exception, *, tls: bool) -> str:
     """The library's words, and before them what they mean, where that is known."""
     text = str(error) or type(error).__name__
+    if tls and "Timeout connecting" in text:
+        return f"{_SILENT} ({text})"
     for pattern, meaning in _MEANINGS:
         if re.search(pattern, f"{type(error).__name__}: {text}"):
             return f"{meaning} ({text})"

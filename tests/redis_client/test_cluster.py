@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from redis import Redis
+from redis.cluster import ClusterNode
 
 from actorbus.errors import TransportUnavailable
 from actorbus.redis_client import RedisServer, Script, run_all
@@ -158,7 +159,7 @@ class TestBells:
 
 
 class TestAServerThatIsAway:
-    def test_it_is_said_in_its_calls_places_and_heals(
+    def test_it_is_said_in_its_calls_places_and_others_are_found(
         self, start_cluster: Callable[[], Cluster], keys: list[str]
     ) -> None:
         cluster = start_cluster()
@@ -168,25 +169,24 @@ class TestAServerThatIsAway:
 
         found = run_all(server.client, calls(keys))
 
-        failed = [at for at, one in enumerate(found) if isinstance(one, Exception)]
-        assert failed
-        cluster.servers[0].start()
-        _until_it_goes(server, keys[failed[0]])
-        assert all(isinstance(one, list) for one in run_all(server.client, calls(keys, 0)))
+        assert len(found) == len(keys)
+        assert any(isinstance(one, Exception) for one in found)
+        assert any(_answers(server) for _ in range(30)), "no publisher at a server that lives"
         server.close()
 
-    def test_a_subscriber_finds_a_server_that_lives(
-        self, start_cluster: Callable[[], Cluster]
+    def test_when_all_have_moved_the_hosts_of_the_url_are_asked_again(
+        self, server: RedisServer
     ) -> None:
-        cluster = start_cluster()
-        server = RedisServer(cluster.url)
-        server.client.ping()
-        cluster.servers[1].kill()
+        client: Any = server.client
+        gone = {"127.0.0.1:1": ClusterNode("127.0.0.1", 1, "primary")}  # type: ignore[no-untyped-call]
+        nodes = client.nodes_manager
+        nodes.startup_nodes, nodes.nodes_cache = gone, gone
+        nodes.slots_cache = {slot: list(gone.values()) for slot in range(16_384)}
 
-        answered = [_answers(server) for _ in range(30)]
+        with pytest.raises(TransportUnavailable), server.errors():
+            client.get("key")
 
-        assert any(answered)
-        server.close()
+        assert server.client.get("key") is None
 
     def test_none_at_all_is_one_sentence_within_seconds(self) -> None:
         server = RedisServer("redis+cluster://ann:s3cret@127.0.0.1:1,127.0.0.1:2")
@@ -250,14 +250,3 @@ def _answers(server: RedisServer) -> bool:
         return False
     finally:
         client.close()
-
-
-def _until_it_goes(server: RedisServer, key: str) -> None:
-    for _ in range(100):
-        try:
-            with server.errors():
-                ADD(server.client, [key], [0])
-        except TransportUnavailable:
-            continue
-        return
-    raise AssertionError("it did not heal")
