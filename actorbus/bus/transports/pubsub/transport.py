@@ -50,7 +50,7 @@ from actorbus.errors import (
     UnknownRecipient,
 )
 from actorbus.message import IdSource, Message, MessageId, MessageKind, Priority, Reason
-from actorbus.redis_client import encoded
+from actorbus.redis_client import Kind, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -96,6 +96,9 @@ class PubSubTransport:
         outbox: messages that may wait to be published.
         asks: requests that may wait for an answer from other nodes.
         beat, dead_after: seconds between signs of life, and without one until a node is gone.
+
+    Raises:
+        TransportUnavailable: the server is a cluster.
     """
 
     guarantees = PUBSUB
@@ -111,6 +114,11 @@ class PubSubTransport:
         beat: float = 2.0,
         dead_after: float = 10.0,
     ) -> None:
+        if server.kind is Kind.CLUSTER:
+            raise TransportUnavailable(
+                f"{server.shown}: a cluster does not say how many heard, and plain pub/sub lives by"
+                " that; use a single server, or the durable transport"
+            )
         self.shared: dict[str, Any] = {}
         self.node = os.urandom(8).hex()
         self._server = server

@@ -171,7 +171,12 @@ def test_it_promises_what_the_table_of_promises_says() -> None:
             unknown_recipient="error at once",
             fanout="Redis pub/sub",
             given=frozenset(Guarantee)
-            - {Guarantee.AT_LEAST_ONCE, Guarantee.SURVIVES, Guarantee.BOUNDED},
+            - {
+                Guarantee.AT_LEAST_ONCE,
+                Guarantee.SURVIVES,
+                Guarantee.BOUNDED,
+                Guarantee.REFUSED_AT_ONCE,
+            },
         )
         == PUBSUB
     )
@@ -427,6 +432,13 @@ def test_an_error_is_never_larger_than_a_node_reads() -> None:
     assert len(pack_batch("node", [[Word.ERROR, b"", name, text, fields]])) <= LONGEST_ERROR
     assert fields.keys() >= {"agent", "error_type", "message", "traceback", "note0"}
     assert set(fields["message"]) == {"\N{SNOWMAN}"}
+
+
+def test_a_cluster_is_refused() -> None:
+    server = RedisServer("redis+cluster://h1,h2")
+
+    with pytest.raises(TransportUnavailable, match="use a single server, or the durable"):
+        PubSubTransport(server, codec())
 
 
 def test_who_waits_for_room_goes_on_when_the_outbox_is_closed() -> None:
