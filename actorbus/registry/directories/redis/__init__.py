@@ -1,0 +1,5 @@
+"""The directory of nodes that share a Redis."""
+
+from actorbus.registry.directories.redis.directory import RedisDirectory
+
+__all__ = ["RedisDirectory"]

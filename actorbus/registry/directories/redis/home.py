@@ -1,0 +1,109 @@
+"""A node of this process, and what it wants the table to say of its agents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from actorbus.registry.directories.redis.records import Figures, worth_telling
+from actorbus.registry.directories.redis.table import Departure, Joining
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from actorbus.registry.entry import Entry
+
+
+class Own:
+    """An agent of this process: the number that its node gave it, and what was told of it."""
+
+    __slots__ = ("entry", "kind", "number", "told")
+
+    def __init__(self, entry: Entry, number: int, kind: int, told: Figures) -> None:
+        self.entry = entry
+        self.number = number
+        self.kind = kind
+        self.told = told
+
+
+class Home:
+    """One node. Its token is new each time it joins; numbers of agents and kinds never return.
+
+    Whoever changes it holds the lock of the view.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.token = uuid4().hex
+        self.agents: dict[int, Own] = {}
+        self.lost = False
+        """Whether the table may not have all agents (any more)."""
+        self._numbers: dict[str, int] = {}
+        self._kinds: dict[bytes, int] = {}
+        self._users: dict[int, int] = {}
+        self._written: dict[int, bytes] = {}
+        self._last = 0
+
+    def own(self, name: str) -> Own | None:
+        """The agent that has that name for certain."""
+        number = self._numbers.get(name)
+        return None if number is None else self.agents[number]
+
+    def admit(self, entry: Entry, written: bytes) -> Joining:
+        """A number for an agent that is to join; its name is ``settled`` later."""
+        kind = self._kinds.get(written)
+        if kind is None:
+            kind = self._kinds[written] = self._next()
+            self._written[kind] = written
+            self._users[kind] = 0
+        self._users[kind] += 1
+        figures = Figures.of(entry.member)
+        own = Own(entry, self._next(), kind, figures)
+        self.agents[own.number] = own
+        return Joining(entry.member.name, own.number, kind, figures)
+
+    def settle(self, number: int) -> None:
+        """That agent has its name, unless the name was lost again already."""
+        own = self.agents.get(number)
+        if own is not None:
+            self._numbers[own.entry.member.name] = number
+
+    def withdraw(self, number: int) -> Departure | None:
+        """That agent is here no more: what to tell the table, if that was news."""
+        own = self.agents.pop(number, None)
+        if own is None:
+            return None
+        name = own.entry.member.name
+        if self._numbers.get(name) == number:
+            del self._numbers[name]
+        self._users[own.kind] -= 1
+        last = self._users[own.kind] == 0
+        if last:
+            del self._users[own.kind]
+            del self._kinds[self._written.pop(own.kind)]
+        return Departure(self.token, name, number, own.kind if last else None)
+
+    def settled(self) -> list[Joining]:
+        """All who have their names, as if they joined now."""
+        owns = [self.agents[number] for number in self._numbers.values()]
+        return [
+            Joining(one.entry.member.name, one.number, one.kind, Figures.of(one.entry.member))
+            for one in owns
+        ]
+
+    def kinds(self, joining: Iterable[Joining]) -> dict[int, bytes]:
+        """What is written of the kinds of those that join."""
+        return {one.kind: self._written[one.kind] for one in joining if one.kind in self._written}
+
+    def worth_telling(self) -> list[tuple[Own, Figures]]:
+        """Those who stand otherwise than was told, by so much that it matters."""
+        found = []
+        for own in list(self.agents.values()):
+            now = Figures.of(own.entry.member)
+            if now != own.told and worth_telling(own.told, now):
+                found.append((own, now))
+        return found
+
+    def _next(self) -> int:
+        self._last += 1
+        return self._last
