@@ -425,7 +425,11 @@ class UnknownRecord(PersistenceError):
     """The tenant has no project, run or agent's part in a run of that name."""
 
     def __init__(self, what: str, name: str, within: str, known: Iterable[str] = ()) -> None:
-        super().__init__(f"{within} has no {what} {name!r}.{did_you_mean(name, known)}")
+        there = list(known)
+        super().__init__(
+            f"{within} has no {what} {name!r}.{did_you_mean(name, there)}"
+            f"{f' There are: {listed(there)}.' if there else ''}"
+        )
         self.what = what
         self.name = name
 

@@ -393,6 +393,8 @@ class Audit:
 
         Raises:
             InvalidQuery: `limit` is not from 1 to 10,000.
+            UnknownRecord: there is no such tenant or project, and no node of this process is
+                about to write its first record.
         """
         from actorbus.persistence.repositories import Runs, TenantName
 
@@ -400,8 +402,10 @@ class Audit:
         runs = Runs(self._database(), clock=SystemClock())
         try:
             return runs.list(TenantName(self.tenant), self.project, limit=limit, before=before)
-        except UnknownRecord:  # a project is there from its first record on
-            return []
+        except UnknownRecord:
+            if self._recorder is None:
+                raise
+            return []  # a project is there from its first record on
 
     def agent_runs(
         self, run: str, *, limit: int = 100, before: MessageId | None = None

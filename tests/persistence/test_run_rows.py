@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from actorbus import Agent, Node, handles
+from actorbus.errors import UnknownRecord
 from actorbus.message import IdSource
 from actorbus.persistence.audit import Audit
 from actorbus.persistence.columns import instant_encoder
@@ -194,3 +195,14 @@ def test_a_history_without_messages_has_no_runs(history: Any) -> None:
     history.record()
 
     assert history.audit.runs() == []
+
+
+def test_runs_of_a_project_that_is_none_are_an_error_that_names_those_there(history: Any) -> None:
+    recorder = history.record()
+    recorder.sent(history.message(1, run_id="run-1"))
+    recorder.close(10)
+
+    with pytest.raises(UnknownRecord, match=r"no project 'defualt'.*There are: default\."):
+        history.audit.bind("default", "defualt").runs()
+    with pytest.raises(UnknownRecord, match="this history has no tenant 'acme'"):
+        history.audit.bind("acme", "default").runs()
