@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from actorbus.bus.transports.memory import MemoryTransport
 from actorbus.errors import AuditUnavailable, InvalidSettings, UnknownTransport
-from actorbus.redis_client.urls import BUS_SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,10 +46,12 @@ class RunsElsewhere(Protocol):
 def transport_of(
     bus: object, *, name: str, settings: Settings, make_codec: Callable[[], Codec]
 ) -> Transport:
+    if isinstance(bus, str) and bus.startswith("memory:"):
+        return MemoryTransport()
+    from actorbus.redis_client.urls import BUS_SCHEMES
+
     if isinstance(bus, str):
         scheme = bus.split(":", 1)[0]
-        if scheme == "memory":
-            return MemoryTransport()
         if scheme not in BUS_SCHEMES:
             raise UnknownTransport(bus, ("memory", *BUS_SCHEMES))
         return _redis_transport(bus, name, settings, make_codec())

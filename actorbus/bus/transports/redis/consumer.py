@@ -53,8 +53,11 @@ class Recipient(Protocol):
         must not block.
         """
 
-    def lost(self) -> None:
-        """Another node owns the agent now: it must stop; what it does is of no effect here."""
+    def lost(self, reading: Reading) -> None:
+        """Another node owns the agent now, or nobody: it must stop, or be had again.
+
+        What it does meanwhile is of no effect here. To go on with `reading`, ``read`` again.
+        """
 
 
 class Consumer:
@@ -112,13 +115,22 @@ class Consumer:
         for thread in self._threads:
             thread.start()
 
-    def read(self, ownership: Ownership, recipient: Recipient, *, most: int = ACK_BATCH) -> None:
+    def read(
+        self,
+        ownership: Ownership,
+        recipient: Recipient,
+        *,
+        most: int = ACK_BATCH,
+        after: Reading | None = None,
+    ) -> None:
         """Bring the messages of an agent that this node owns to `recipient`.
 
-        No more than `most` are with it that are not acknowledged.
+        No more than `most` are with it that are not acknowledged. `after`: the reading that was
+        lost though nobody else had the agent; what is in hand stays so.
         """
         with self._changed:
-            self._readings[ownership.agent] = (Reading(ownership, most), recipient)
+            reading = Reading(ownership, most) if after is None else after.renewed(ownership)
+            self._readings[ownership.agent] = (reading, recipient)
             self._hungry[ownership.agent] = None
             self._changed.notify_all()
 
@@ -317,7 +329,7 @@ class Consumer:
                 if reading.owes:
                     self._owing.setdefault(agent, time.monotonic())
         if isinstance(found, Fenced):
-            recipient.lost()
+            recipient.lost(reading)
         elif new:
             self._server_ahead = found.now - int(time.monotonic() * 1_000)
             self._hand(recipient, new)
@@ -373,7 +385,7 @@ class Consumer:
                     continue
                 if isinstance(answer, Fenced):
                     self._forget(agent)
-                    lost.append(recipient)
+                    lost.append((recipient, reading))
                 elif isinstance(answer, Reset):
                     reading.reset(answer.heads)
                     self._hungry[agent] = None
@@ -387,8 +399,8 @@ class Consumer:
                     if reading.unseen:
                         self._hungry[agent] = None
             self._changed.notify_all()
-        for recipient in lost:
-            recipient.lost()
+        for recipient, reading in lost:
+            recipient.lost(reading)
         for recipient, items in more:
             self._hand(recipient, items)
 

@@ -23,6 +23,8 @@ _PER_LANE: Final = 100
 """Messages of one lane in a batch, so that no recipient holds up the others."""
 _REMEMBERED: Final = 600.0
 """Seconds for which the server knows what it had of us for an agent that is gone."""
+_REDISCOVERY: Final = 10.0
+"""Seconds that owners have to come back to a server that lost everything."""
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
@@ -73,6 +75,7 @@ class _Lane:
         "accepted_at",
         "agent",
         "base",
+        "missing_since",
         "on_the_way",
         "pause",
         "rests_until",
@@ -89,6 +92,8 @@ class _Lane:
         self.on_the_way = 0
         """How many of the waiting are sent, and what became of them is not known yet."""
         self.window: deque[tuple[int, Parcel, float]] = deque()
+        self.missing_since: float | None = None
+        """Since when the server does not know the agent any more."""
         self.base = False
         """Whether the next message begins the numbering anew."""
         self.rests_until = 0.0
@@ -193,6 +198,9 @@ class Lanes:
         for answer in answers:
             if answer.taken is Taken.OK:
                 news.append(Accepted(self._accept(lane, now)))
+            elif answer.taken is Taken.NO_AGENT and self._may_come_back(lane, answer, now):
+                self._rest(lane, now, news)
+                break
             elif answer.taken is Taken.NO_AGENT:
                 news.append(Refused(self._take(lane), Taken.NO_AGENT))
                 break
@@ -208,6 +216,14 @@ class Lanes:
                 break
         self._forget_old(lane, now)
 
+    def _may_come_back(self, lane: _Lane, answer: Sent, now: float) -> bool:
+        """Whether the server has forgotten an agent that it knew: its owner says so soon."""
+        if answer.number or not lane.accepted:
+            return False
+        if lane.missing_since is None:
+            lane.missing_since = now
+        return now - lane.missing_since < _REDISCOVERY
+
     def _take(self, lane: _Lane) -> Parcel:
         self.waiting -= 1
         return lane.waiting.popleft()
@@ -216,6 +232,7 @@ class Lanes:
         parcel = self._take(lane)
         lane.accepted += 1
         lane.accepted_at = now
+        lane.missing_since = None
         lane.base = False
         lane.pause = _FIRST_PAUSE
         lane.window.append((lane.accepted, parcel, now))

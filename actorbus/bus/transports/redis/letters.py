@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack  # type: ignore[import-untyped]
 
 from actorbus.bus.transports.pubsub.wire import error_fields, read_error
-from actorbus.errors import Undecodable
+from actorbus.errors import Undecodable, Untrusted
 from actorbus.message import MessageId
 
 if TYPE_CHECKING:
+    from actorbus.bus.transports.redis.log import Item
     from actorbus.codec import Codec
     from actorbus.errors import ActorbusError
     from actorbus.message import Message
@@ -86,6 +87,18 @@ def read_message(codec: Codec, blob: bytes, shift: float) -> tuple[Message[Any],
         except UnicodeDecodeError:
             raise Undecodable("the name of the node that asks is no text") from None
     return codec.decode(blob[start:], shift=shift), asker
+
+
+def check_claims(message: Message[Any], asker: str | None, node: str, item: Item) -> None:
+    """See that what stands beside a sealed message is what the sealed one says.
+
+    Raises:
+        Untrusted: it has another id, or an answer is wanted by another node than `node`.
+    """
+    if message.id.to_bytes(_ID, "big") != item.id:
+        raise Untrusted("forged", "its place in the log is under another id", node)
+    if asker is not None and asker.rpartition("~")[0] != node:
+        raise Untrusted("forged", f"the answer is wanted by node {asker!r}", node)
 
 
 def pack_value(codec: Codec, request: MessageId, value: Any) -> bytes:

@@ -80,7 +80,8 @@ class Taken(Enum):
 class Sent(NamedTuple):
     taken: Taken
     number: int = 0
-    """For GAP, the last sequence that was taken; for FULL, how many messages wait."""
+    """For GAP, the last sequence that was taken; for FULL, how many messages wait; for NO_AGENT,
+    1 if it is known that the agent ended."""
 
 
 class Cursor(NamedTuple):
@@ -215,7 +216,8 @@ class InboxLog:
         self._server = server
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
-        self.tags = [f"{{{encoded(namespace)}.p{number}}}" for number in range(partitions)]
+        self._namespace = encoded(namespace)
+        self.divide(partitions)
         self.server_ahead = 0.0
         """The server's time less our monotonic clock, in seconds, as of the last beat."""
         self._send = _script("send")
@@ -227,9 +229,14 @@ class InboxLog:
         self._drop = _script("drop")
         self._try = _script("try")
 
+    def divide(self, partitions: int) -> None:
+        """Use so many partitions, as the deployment does. Before anything else."""
+        self.tags = [f"{{{self._namespace}.p{number}}}" for number in range(partitions)]
+
     def tag(self, agent: str) -> str:
         """The partition of an agent."""
-        return self.tags[crc32(agent.encode()) % len(self.tags)]
+        tags = self.tags
+        return tags[0] if len(tags) == 1 else tags[crc32(agent.encode()) % len(tags)]
 
     def bell(self, tag: str, node: str | None) -> str:
         """The channel that rings when an agent of `node`, or of nobody, has work there."""

@@ -202,6 +202,13 @@ class Reading:
         self.ownership = self.ownership.at((a, b, c, d))
         self._letters = [one for one in self._letters if one.position >= up_to[one.level].position]
 
+    def renewed(self, ownership: Ownership) -> Reading:
+        """This, under a new token: nobody else had the inbox in between."""
+        self.ownership = ownership
+        self.ending = False
+        self.reset(ownership.heads)
+        return self
+
     def reset(self, heads: tuple[int, int, int, int]) -> None:
         """The log begins at `heads` now, and all of it is read again."""
         self.ownership = self.ownership.at(heads)

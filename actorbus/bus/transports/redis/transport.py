@@ -27,11 +27,13 @@ from actorbus.bus.routing import Route, Router
 from actorbus.bus.transport import Guarantee, Guarantees
 from actorbus.bus.transports.redis.consumer import Consumer
 from actorbus.bus.transports.redis.delivery import Delivery, Stay
+from actorbus.bus.transports.redis.deployment import check_in
 from actorbus.bus.transports.redis.keeper import Keeper
 from actorbus.bus.transports.redis.lanes import Accepted, Hole, Parcel, Refused
 from actorbus.bus.transports.redis.letters import (
     Cancelled,
     Outcome,
+    check_claims,
     pack_cancel,
     pack_error,
     pack_message,
@@ -48,8 +50,10 @@ from actorbus.bus.transports.redis.log import (
     Terms,
 )
 from actorbus.bus.transports.redis.outbox import Outbox
+from actorbus.bus.transports.redis.reading import ACK_BATCH
 from actorbus.bus.transports.redis.requests import Requests
 from actorbus.bus.transports.remote_answer import RemoteAnswer
+from actorbus.codec.signing.sealing import NODE_HEADER, vouched
 from actorbus.errors import (
     ActorbusError,
     AgentStopped,
@@ -61,6 +65,7 @@ from actorbus.errors import (
     TransportUnavailable,
     Undecodable,
     UnknownRecipient,
+    Untrusted,
 )
 from actorbus.message import IdSource, Message, MessageId, MessageKind, Priority, Reason
 from actorbus.telemetry import MessagesLost, TransportAway, TransportBack, TransportTrouble
@@ -72,7 +77,9 @@ if TYPE_CHECKING:
     from actorbus.bus.transport import Home
     from actorbus.bus.transports.redis.lanes import News
     from actorbus.bus.transports.redis.log import Item, Ownership
+    from actorbus.bus.transports.redis.reading import Reading
     from actorbus.codec import Codec
+    from actorbus.codec.signing import Trust
     from actorbus.redis_client import RedisServer
 
 REDIS: Final = Guarantees(
@@ -134,6 +141,8 @@ class RedisTransport:
         codec: what messages are encoded with, and decoded to.
         name: the node's; its identity is that and a random part, new with every start.
         namespace: nodes of other namespaces are not heard.
+        partitions: of the deployment; None takes what is there, or what suits the server.
+        trust: what seals messages, and says whose are opened.
         ttl: seconds without a sign of life after which a node is dead.
         outbox: messages that may wait to be sent.
         asks: requests that may wait for an answer.
@@ -149,7 +158,8 @@ class RedisTransport:
         *,
         name: str = "node",
         namespace: str = "actorbus",
-        partitions: int = 1,
+        partitions: int | None = None,
+        trust: Trust | None = None,
         ttl: float = 10.0,
         outbox: int = 100_000,
         asks: int = 100_000,
@@ -157,10 +167,13 @@ class RedisTransport:
     ) -> None:
         self.shared: dict[str, Any] = {}
         self.node = f"{name}~{os.urandom(8).hex()}"
-        self.log = InboxLog(server, namespace=namespace, partitions=partitions)
+        self.log = InboxLog(server, namespace=namespace, partitions=partitions or 1)
         self.crew: Crew = _NoCrew()
         self.policy = MailboxPolicy(outbox)
         self._server = server
+        self._namespace = namespace
+        self._partitions = partitions
+        self._trust = trust
         self.codec = codec
         self._ttl = ttl
         self._send_timeout = send_timeout
@@ -197,6 +210,7 @@ class RedisTransport:
         self._graves: dict[str, Ownership] = {}
         self._buried = threading.Condition(self._lock)
         self._unmade: dict[str, float] = {}
+        self._offered: dict[str, Terms] = {}
         self._notes: Ownership | None = None
         self._leaving = False
         self._closed = False
@@ -207,7 +221,7 @@ class RedisTransport:
     def open(self, home: Home) -> None:
         """
         Raises:
-            TransportUnavailable: the server did not answer.
+            TransportUnavailable: the server did not answer, or holds another sort of deployment.
             BusClosed: another node uses it, or it was closed.
         """
         with self._lock:
@@ -215,11 +229,9 @@ class RedisTransport:
                 raise BusClosed("a RedisTransport serves one node, once; make another")
             self._home = home
         self._offset = home.clock.now() - time.monotonic()
+        self.log.divide(check_in(self._server, self._namespace, self._partitions))
         self._keeper.start()
-        self._notes = self.log.acquire(
-            _notes_of(self.node), self.node, ttl=self._ttl, terms=Terms(_MOST_NOTES)
-        )
-        self._consumer.read(self._notes, _Notes(self), most=_NOTES)
+        self._open_notes()
         self._outbox.start()
         self._consumer.start()
         self._errands.start()
@@ -290,15 +302,13 @@ class RedisTransport:
                 " overflow='drop-newest', 'reject' or 'block' can be had"
             )
         self._await_burial(name)
-        spec = self.crew.spec(inbox)
-        arrivals = _Arrivals(self, inbox, Stay(name, self._consumer), moves=bool(spec))
+        terms = Terms(policy.capacity, policy.overflow, self.crew.spec(inbox))
+        arrivals = _Arrivals(self, inbox, Stay(name, self._consumer), terms)
         with self._lock:
             if self._here.setdefault(name, arrivals) is not arrivals:
                 raise NameTaken(name)
         try:
-            ownership = self.log.acquire(
-                name, self.node, ttl=self._ttl, terms=Terms(policy.capacity, policy.overflow, spec)
-            )
+            ownership = self.log.acquire(name, self.node, ttl=self._ttl, terms=terms)
         except BaseException as error:
             with self._lock:
                 del self._here[name]
@@ -306,9 +316,11 @@ class RedisTransport:
                 raise NameTaken(name, error.node.rpartition("~")[0]) from None
             raise
         arrivals.ownership = ownership
+        if self._trust is not None:
+            self._trust.forget(name)
         with self._lock:
             self._entrances[name] = Entrance(self, name, inbox.owner)
-        self._consumer.read(ownership, arrivals, most=min(16, policy.capacity))
+        self._consumer.read(ownership, arrivals, most=arrivals.most)
 
     def detach(self, inbox: Inbox) -> None:
         with self._lock:
@@ -368,7 +380,8 @@ class RedisTransport:
         Raises:
             TransportUnavailable: the server did not answer.
         """
-        self.log.offer(name, Terms(policy.capacity, policy.overflow, spec))
+        terms = self._offered[name] = Terms(policy.capacity, policy.overflow, spec)
+        self.log.offer(name, terms)
 
     def subscribe(self, route: Route) -> None:
         self._router.add(route)
@@ -398,6 +411,10 @@ class RedisTransport:
             raise BusClosed("the node is not running; start it, or use it as `with Node()`")
         request = message.kind is MessageKind.REQUEST and message.answer_to is not None
         blob = pack_message(self.codec, message, self._shift(), self.node if request else None)
+        if self._trust is not None:
+            blob = self._trust.seal(
+                agent, blob, self._server_time(), level=message.priority, delay=delay or 0.0
+            )
         now = time.monotonic()
         expires = None if message.deadline is None else message.deadline - self._offset
         origin = CURRENT.get()
@@ -438,6 +455,8 @@ class RedisTransport:
 
     def _note(self, node: str, blob: bytes, delivery: Delivery | None) -> None:
         """Tell another node something. Few enough never to be refused for want of room."""
+        if self._trust is not None:
+            blob = self._trust.seal(_notes_of(node), blob, self._server_time(), level=1)
         now = time.monotonic()
         message_id = self._ids.make(now).to_bytes(16, "big")
         parcel = Parcel(
@@ -503,13 +522,15 @@ class RedisTransport:
         if home is None:
             return
         try:
-            message, asker = read_message(self.codec, item.blob, self._shift())
-        except Undecodable as error:
+            message, asker = self._opened(inbox.name, item, now)
+        except (Undecodable, Untrusted) as error:
             self._undecodable(arrivals, item, error)
             return
         delivery = message.delivery = Delivery(arrivals.stay, item.id)
         if item.expiry:
-            message.deadline = home.clock.now() + (item.expiry - now) / 1_000
+            left = home.clock.now() + (item.expiry - now) / 1_000
+            signed = None if self._trust is None else message.deadline
+            message.deadline = left if signed is None else min(left, signed)
         if asker is not None:
             message.answer_to = self._answer(asker, message, delivery, inbox)
         offered = inbox.offer(message)
@@ -521,7 +542,31 @@ class RedisTransport:
         elif asker is not None and getattr(inbox.owner, "parked", False):
             inbox.owner.refuse_asks()
 
-    def lost(self, arrivals: _Arrivals) -> None:
+    def lost(self, arrivals: _Arrivals, reading: Reading) -> None:
+        """The agent is not ours any more, says the server."""
+        self._errands.put(self._reclaim, (arrivals, reading))
+
+    def _reclaim(self, lost: list[tuple[_Arrivals, Reading]]) -> None:
+        """Own agents again that the server knows nobody of: it lost what it had. Else let go."""
+        known = self.log.known([one.inbox.name for one, _ in lost])
+        if None in known:
+            self._offer_again()
+        for (one, reading), found in zip(lost, known, strict=True):
+            if self._here.get(one.inbox.name) is not one:
+                continue
+            if self._leaving or (found is not None and found.node not in ("", self.node)):
+                self._let_go(one)
+                continue
+            try:
+                one.ownership = self.log.acquire(
+                    one.inbox.name, self.node, ttl=self._ttl, terms=one.terms
+                )
+            except OwnedBy:
+                self._let_go(one)
+            else:
+                self._consumer.read(one.ownership, one, most=one.most, after=reading)
+
+    def _let_go(self, arrivals: _Arrivals) -> None:
         """Another node owns the agent now."""
         arrivals.stay.goes_on = True
         with self._lock:
@@ -533,10 +578,35 @@ class RedisTransport:
         if owner is not None:
             owner.stop(reason="another node owns it now")
 
-    def take_note(self, item: Item) -> None:
+    def _offer_again(self) -> None:
+        check_in(self._server, self._namespace, len(self.log.tags))
+        for name, terms in self._offered.copy().items():
+            self.log.offer(name, terms)
+
+    def notes_lost(self, reading: Reading) -> None:
+        """The inbox of this node is not there any more, or another took this one for dead."""
+        self._errands.put(self._reclaim_notes, reading)
+
+    def _reclaim_notes(self, lost: list[Reading]) -> None:
+        self._open_notes(lost[-1])
+
+    def _open_notes(self, after: Reading | None = None) -> None:
+        name = _notes_of(self.node)
+        self._notes = self.log.acquire(name, self.node, ttl=self._ttl, terms=Terms(_MOST_NOTES))
+        self._consumer.read(self._notes, _Notes(self), most=_NOTES, after=after)
+
+    def take_note(self, item: Item, now: int) -> None:
         """Something that another node tells this one."""
+        blob = item.blob
         try:
-            note = read_note(self.codec, item.blob, self._requests.agent_of)
+            if self._trust is not None:
+                blob = self._trust.open(
+                    _notes_of(self.node), blob, now / 1_000, level=item.level
+                ).blob
+            note = read_note(self.codec, blob, self._requests.agent_of)
+        except Untrusted as error:
+            self._keep_letter(item, None, error)
+            return
         except Undecodable as error:
             self._answer_undecodable(item, error)
             return
@@ -575,8 +645,8 @@ class RedisTransport:
         self._answers[message.id] = answer
         return answer
 
-    def _undecodable(self, arrivals: _Arrivals, item: Item, error: Undecodable) -> None:
-        letter = Letter(item.level, item.position, Reason.UNDECODABLE, 1, str(error))
+    def _undecodable(self, arrivals: _Arrivals, item: Item, error: Undecodable | Untrusted) -> None:
+        letter = Letter(item.level, item.position, _reason(error), 1, str(error))
         self._keep_letter(item, arrivals.inbox.name, error)
         self._consumer.done(arrivals.inbox.name, item.id, letter)
 
@@ -588,7 +658,9 @@ class RedisTransport:
                 return
         self._keep_letter(item, None, error)
 
-    def _keep_letter(self, item: Item, recipient: str | None, error: Undecodable) -> None:
+    def _keep_letter(
+        self, item: Item, recipient: str | None, error: Undecodable | Untrusted
+    ) -> None:
         home = self._home
         if home is None:
             return
@@ -610,7 +682,26 @@ class RedisTransport:
             0,
             None,
         )
-        home.fail(letter, recipient, Reason.UNDECODABLE, error)
+        home.fail(letter, recipient, _reason(error), error)
+
+    def _opened(self, name: str, item: Item, now: int) -> tuple[Message[Any], str | None]:
+        """The message in an item, and the node that asks; as far as the sender is trusted.
+
+        Raises:
+            Undecodable, Untrusted: it is no message, or nobody who is trusted vouches for it.
+        """
+        blob, node = item.blob, None
+        if self._trust is not None:
+            node, blob = self._trust.open(name, blob, now / 1_000, level=item.level)
+        message, asker = read_message(self.codec, blob, self._shift())
+        if node is not None:
+            check_claims(message, asker, node, item)
+        if node is not None or NODE_HEADER in message.headers:
+            message = vouched(message, node)
+        return message, asker
+
+    def _server_time(self) -> float:
+        return time.monotonic() + self.log.server_ahead
 
     def _shift(self) -> float:
         """The server's time less node time, in seconds."""
@@ -654,8 +745,8 @@ class RedisTransport:
 
     def _end_one(self, one: _Arrivals, item: Item) -> None:
         try:
-            message, asker = read_message(self.codec, item.blob, self._shift())
-        except Undecodable as error:
+            message, asker = self._opened(one.inbox.name, item, int(self._server_time() * 1_000))
+        except (Undecodable, Untrusted) as error:
             self._keep_letter(item, one.inbox.name, error)
             return
         name = one.inbox.name
@@ -792,15 +883,24 @@ class Entrance:
 class _Arrivals:
     """The messages of one agent that runs here."""
 
-    __slots__ = ("_transport", "inbox", "moves", "ownership", "stay")
+    __slots__ = ("_transport", "inbox", "ownership", "stay", "terms")
 
-    def __init__(self, transport: RedisTransport, inbox: Any, stay: Stay, *, moves: bool) -> None:
+    def __init__(self, transport: RedisTransport, inbox: Any, stay: Stay, terms: Terms) -> None:
         self._transport = transport
         self.inbox = inbox
         self.stay = stay
-        self.moves = moves
-        """Whether another node may run it."""
+        self.terms = terms
         self.ownership: Ownership | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether another node may run it."""
+        return bool(self.terms.spec)
+
+    @property
+    def most(self) -> int:
+        """Messages that may be with it and are not acknowledged."""
+        return min(ACK_BATCH, self.terms.capacity)
 
     def owned(self) -> Ownership:
         if self.ownership is None:
@@ -811,8 +911,8 @@ class _Arrivals:
         for item in items:
             self._transport.deliver(self, item, now)
 
-    def lost(self) -> None:
-        self._transport.lost(self)
+    def lost(self, reading: Reading) -> None:
+        self._transport.lost(self, reading)
 
 
 class _Notes:
@@ -825,11 +925,11 @@ class _Notes:
     def take(self, items: Sequence[Item], now: int) -> None:
         transport = self._transport
         for item in items:
-            transport.take_note(item)
+            transport.take_note(item, now)
             transport._consumer.done(self._name, item.id)
 
-    def lost(self) -> None:
-        """This node was taken for dead: others answer nothing here any more."""
+    def lost(self, reading: Reading) -> None:
+        self._transport.notes_lost(reading)
 
 
 class _Sent:
@@ -882,6 +982,10 @@ class _Errands:
                 work(some)
             except Exception as error:  # noqa: BLE001 - one errand must not end all others
                 self._broke(error)
+
+
+def _reason(error: Undecodable | Untrusted) -> Reason:
+    return Reason.REFUSED if isinstance(error, Untrusted) else Reason.UNDECODABLE
 
 
 def _notes_of(node: str) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from actorbus.bus.transports.redis.lanes import News
     from actorbus.bus.transports.redis.log import Item
+    from actorbus.bus.transports.redis.reading import Reading
 
 DEADLINE = 20.0
 
@@ -49,7 +50,7 @@ class Agent:
         for item in items:
             self._consumer.done(self.name, item.id)
 
-    def lost(self) -> None:
+    def lost(self, reading: Reading) -> None:
         self.was_lost.set()
 
     def has(self, count: int) -> bool:

@@ -84,7 +84,7 @@ class TestRefusals:
         lanes = lanes_with("1", "2", "3")
         lanes.next_batch(0.0, 1_000)
 
-        news = lanes.answered([OK, Sent(Taken.NO_AGENT), Sent(Taken.GAP, 1)], 0.0)
+        news = lanes.answered([OK, Sent(Taken.NO_AGENT, 1), Sent(Taken.GAP, 1)], 0.0)
 
         assert [type(one) for one in news] == [Accepted, Refused]
         assert accept(lanes) == [(2, "3")]
@@ -129,6 +129,21 @@ class TestRefusals:
         lanes.add(parcel("y", "b"))
 
         assert accept(lanes) == [(2, "y")]
+
+    def test_one_that_the_server_has_forgotten_is_waited_for_and_then_refused(self) -> None:
+        lanes = Lanes()
+        lanes.add(parcel("1"))
+        lanes.next_batch(0.0, 10)
+        lanes.answered([OK], 0.0)
+        lanes.add(parcel("2"))
+        lanes.next_batch(1.0, 10)
+
+        at_first = lanes.answered([Sent(Taken.NO_AGENT, 0)], 1.0)
+        lanes.next_batch(12.0, 10)
+        then = lanes.answered([Sent(Taken.NO_AGENT, 0)], 12.0)
+
+        assert at_first == []
+        assert [type(one).__name__ for one in then] == ["Refused"]
 
 
 class TestLostTails:

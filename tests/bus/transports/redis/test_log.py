@@ -437,7 +437,7 @@ class TestOwning:
         assert left == {f"{tag}:dlq".encode(), f"{tag}:a:counter".encode()}
         assert server.client.hkeys(f"{tag}:a:counter") == [b"p:p"]
         assert 0 < server.client.pttl(f"{tag}:a:counter") <= 600_000
-        assert log.send("p", [message(9)]) == [Sent(Taken.NO_AGENT)]
+        assert log.send("p", [message(9)]) == [Sent(Taken.NO_AGENT, 1)]
         assert log.known(["counter"]) == [None]
 
     def test_a_new_agent_of_its_name_is_not_sent_what_the_old_one_got(self, log: InboxLog) -> None:
@@ -458,7 +458,7 @@ class TestOwning:
         log.end(owner)
         log.end(owner)
 
-        assert log.send("p", [message(2)]) == [Sent(Taken.NO_AGENT)]
+        assert log.send("p", [message(2)]) == [Sent(Taken.NO_AGENT, 1)]
         assert len(log.fetch(owner, owner.cursors).items) == 1
         assert log.known(["counter"]) == [None]
 

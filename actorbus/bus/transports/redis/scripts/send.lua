@@ -4,7 +4,8 @@
 -- ARGV     producer, capacity, bytes, 1 if unknown agents are made, then for each agent:
 --          its name, how many messages, and for each of those 6:
 --          sequence, level, ttl in ms (0: none), delay in ms (0: none), base, id and blob
--- Returns  one word for each: OK, DUP, GAP <last>, FULL <depth>, DROP <depth>, NOAGENT
+-- Returns  one word for each: OK, DUP, GAP <last>, FULL <depth>, DROP <depth>, NOAGENT <1 if
+--          we have sent to it before>
 --
 -- Sequences count per producer and agent. One that was taken is DUP, so a call may be
 -- repeated; one that is too high is GAP, so what failed before it cannot be overtaken. With
@@ -37,7 +38,8 @@ local function give(agent, from, count)
     local size = #body + 14
     local answer = 'OK'
     if got[8] or (not got[7] and not create) then
-      answer = 'NOAGENT'
+      -- 1: it ended. 0 to who has sent before: the server lost what it knew.
+      answer = got[1] and 'NOAGENT 1' or 'NOAGENT 0'
     elseif sequence <= last and not base then
       answer = 'DUP'
     elseif sequence > last + 1 and not base then

@@ -12,10 +12,16 @@ local moved, rung = 0, {}
 local due = redis.call('ZRANGEBYSCORE', tag .. ':due', '-inf', string.format('%.0f', now), 'LIMIT', 0, tonumber(ARGV[1]))
 for _, id in ipairs(due) do
   local kept = redis.call('HGET', tag .. ':dueb', id)
+  local agent, level, ttl, blob = string.match(kept or '', '^(%S+) ([0-3]) (%d+) (.*)$')
   if not kept then
     redis.call('ZREM', tag .. ':due', id)
+  elseif not agent then
+    -- Not ours; it must not hold up what is.
+    redis.call('ZREM', tag .. ':due', id)
+    redis.call('HDEL', tag .. ':dueb', id)
+    redis.call('XADD', tag .. ':dlq', 'MAXLEN', '~', 100000, '*', 'agent', '', 'level', '2', 'reason', 'undecodable',
+      'attempts', '0', 'error', 'it was delayed, and is no message', 'owner', '', 'item', string.rep('0', 14) .. id .. kept)
   else
-    local agent, level, ttl, blob = string.match(kept, '^(%S+) (%d) (%d+) (.*)$')
     local meta = tag .. ':a:' .. agent
     local got = redis.call('HMGET', meta, 'node', 'depth', 'bytes', 'cap', 'capb')
     local depth, bytes = tonumber(got[2] or 0), tonumber(got[3] or 0)
