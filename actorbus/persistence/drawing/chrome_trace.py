@@ -5,6 +5,7 @@ per delivery, and beside the threads how long messages waited. Times are microse
 first message.
 
 An arrow binds to slices, so what was sent or came outside of any handling gets a slice of 1 us.
+Its id is a number in hexadecimal: Perfetto leaves out an arrow whose id is any other text.
 Slices of one thread must nest: an agent that handles several messages at a time has a thread
 for each. History says which node recorded a message, not where an agent runs: an agent is shown
 on the node of the first message it sent, else of the first it got.
@@ -15,6 +16,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from actorbus.message import format_id
@@ -69,6 +71,7 @@ class _Trace:
         """Per lane and slot its handlings in order of time."""
         self._first: dict[tuple[int, int], _Slice] = {}
         """The first handling of an arrow on a lane."""
+        self._flows = count(1)
         for bar, handling in zip(diagram.bars, self._handled, strict=True):
             self._open.setdefault(bar.lane, {}).setdefault(bar.slot, []).append(handling)
             self._first.setdefault((bar.arrow, bar.lane), handling)
@@ -118,7 +121,7 @@ class _Trace:
         if leaving is None:
             leaving = self._instant(arrow, arrow.source, sent)
             yield self._happening(leaving, arrow, "send")
-        for position, end in enumerate(arrow.ends):
+        for end in arrow.ends:
             handling = self._first.get((number, end.lane))
             moment = self._arrival(arrow, end) if handling is None else handling.begins
             if moment is None:
@@ -131,7 +134,7 @@ class _Trace:
             flow = {
                 "name": elided(arrow.view.kind, _CELLS),
                 "cat": "message",
-                "id": f"{format_id(arrow.view.id)}/{position}",
+                "id": hex(next(self._flows)),
             }
             departs = leaving.inside(sent)
             arrives = max(departs, handling.inside(moment))

@@ -91,10 +91,17 @@ def test_an_arrow_goes_from_the_handling_that_sent_to_the_one_that_got(small: An
     events = _events(small)
 
     def flow(phase: str) -> dict[str, Any]:
-        flow_id = f"{format_id(small[1].id)}/0"
         (one,) = (event for event in _of(events, phase) if event["id"] == flow_id)
         return one
 
+    (flow_id,) = (
+        event["id"]
+        for event in _of(events, "f")
+        if any(
+            _encloses(piece, event) and piece["args"]["id"] == format_id(small[1].id)
+            for piece in _of(events, "X")
+        )
+    )
     assert (_thread(events, flow("s")), flow("s")["ts"]) == ("boss", 120)
     assert (_thread(events, flow("f")), flow("f")["ts"]) == ("counter", 350)
 
@@ -168,6 +175,9 @@ def test_every_arrow_has_two_ends_that_lie_in_slices(
     starts = {event["id"]: event for event in _of(events, "s")}
     finishes = {event["id"]: event for event in _of(events, "f")}
     assert starts.keys() == finishes.keys()
+    # As Perfetto reads them: in base 16, and an id that is none is dropped without a word.
+    assert len({int(flow, 16) for flow in starts}) == len(starts)
+    assert all(0 < int(flow, 16) < 1 << 64 for flow in starts)
     assert len(starts) == len(_of(events, "s")) == len(_of(events, "f"))
     for flow, start in starts.items():
         assert start["ts"] <= finishes[flow]["ts"]
