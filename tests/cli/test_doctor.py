@@ -11,7 +11,7 @@ from actorbus.cli import app
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import Cluster
+    from tests.conftest import Cluster, Watched
 
 
 def test_a_server_is_checked_in_a_table(redis_url: str) -> None:
@@ -67,6 +67,30 @@ def test_the_servers_of_a_cluster_are_in_the_table(redis_cluster: Cluster) -> No
 
     for server in redis_cluster.servers:
         assert f"primary 127.0.0.1:{server.port}" in result.stdout
+
+
+def test_a_service_is_looked_at_with_its_replica_and_its_sentinels(
+    start_watched: Callable[[], Watched],
+) -> None:
+    watched = start_watched()
+    watched.sentinels[2].kill()
+
+    result = CliRunner().invoke(app, ["doctor", "--json", "--bus", watched.url])
+
+    findings = json.loads(result.stdout)
+    master, replica = watched.servers
+    places = {one["server"] for one in findings}
+    assert result.exit_code == 0
+    assert places == {
+        "",
+        f"primary 127.0.0.1:{master.port}",
+        f"replica 127.0.0.1:{replica.port}",
+        *(f"sentinel 127.0.0.1:{one.port}" for one in watched.sentinels),
+    }
+    (away,) = [one for one in findings if one["what"] == "reachable"]
+    assert away["server"].endswith(str(watched.sentinels[2].port))
+    assert away["verdict"] == "warning"
+    assert {"sentinels", "spares"} <= {one["what"] for one in findings if not one["server"]}
 
 
 def test_a_password_in_the_environment_is_used_and_not_shown(
