@@ -86,9 +86,12 @@ class Outbox:
         return True
 
     def when_room(self, waiter: Callable[[], object]) -> bool:
-        """Call `waiter` once there may be room. False if there is already, or it is closed."""
+        """Call `waiter` once there may be room, or it is known why there is none.
+
+        False if that is so already, or it is closed.
+        """
         with self._changed:
-            if self._closing or self.waiting < self._limit:
+            if self._closing or self._problem is not None or self.waiting < self._limit:
                 return False
             self._waiters.append(waiter)
             return True
@@ -122,10 +125,8 @@ class Outbox:
         left = self.flush(timeout)
         with self._changed:
             self._closing = True
-            waiters, self._waiters = self._waiters, []
             self._changed.notify_all()
-        for waiter in waiters:
-            waiter()
+        self._let_in()
         if self._thread.ident is not None:
             self._thread.join(timeout if left == 0 else max(timeout, 10.0))
         return [*self._lanes.give_up(), *self._new]
@@ -141,6 +142,7 @@ class Outbox:
             except TransportUnavailable as error:
                 self._problem = error
                 self._lanes.failed()
+                self._let_in()
                 self._rest(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
@@ -153,11 +155,9 @@ class Outbox:
             with self._changed:
                 if not self.waiting:
                     self._changed.notify_all()
-                waiters: list[Callable[[], object]] = []
-                if self._waiters and self.waiting < self._limit:
-                    waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter()
+                has_room = self.waiting < self._limit
+            if has_room:
+                self._let_in()
 
     def _wait_for_work(self) -> bool:
         """Wait until there is something to send; False once it closes."""
@@ -171,6 +171,13 @@ class Outbox:
                     return True
                 self._changed.wait(None if wakes_at is None else wakes_at - now)
             return False
+
+    def _let_in(self) -> None:
+        """Have whoever waits for room try again."""
+        with self._changed:
+            waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            waiter()
 
     def _rest(self, pause: float) -> None:
         with self._changed:

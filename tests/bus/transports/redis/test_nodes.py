@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 import fakeredis
@@ -20,10 +20,14 @@ from actorbus import (
     AgentStopped,
     AskTimeout,
     Cancelled,
+    InvalidSettings,
+    MailboxFull,
+    MailboxPolicy,
     Message,
     NameTaken,
     Node,
     NoHandler,
+    NotFlushed,
     PayloadTooLarge,
     Priority,
     Ref,
@@ -31,6 +35,8 @@ from actorbus import (
     Rejected,
     Reply,
     Settings,
+    Supervision,
+    TransportUnavailable,
     UnknownRecipient,
     UnsupportedPayload,
     agent,
@@ -562,7 +568,8 @@ class TestErrors:
             async def wait(self, text: str) -> str:
                 try:
                     return str(await self.ask("held", text))
-                except asyncio.CancelledError:
+                except (asyncio.CancelledError, Cancelled):
+                    # It is interrupted, or first hears that what it waits for was cancelled.
                     ended.set()
                     raise
 
@@ -652,3 +659,190 @@ class TestErrors:
         assert here.ask("front", "fine").get(DEADLINE) == "fine"
         with pytest.raises(Rejected, match="not today"):
             here.ask("front", "refuse").get(DEADLINE)
+
+
+class Fragile(Agent):
+    """Fails at every "bad", and keeps the rest."""
+
+    supervision = Supervision(retries=1, max_restarts=1, backoff=0.001)
+    heard: ClassVar[list[Any]]
+    attempts: ClassVar[list[int]]
+
+    @handles
+    def hear(self, message: Message[str | int]) -> None:
+        if message.payload == "bad":
+            self.attempts.append(message.attempt)
+            raise ValueError("a bad one")
+        self.heard.append(message.payload)
+
+
+@pytest.fixture
+def fragile() -> type[Fragile]:
+    """A class whose instances keep what they got together."""
+    return type("Fragile", (Fragile,), {"heard": [], "attempts": [], "__module__": __name__})
+
+
+class TestEndings:
+    def test_what_fails_after_its_retries_is_a_letter_of_the_node_and_of_the_deployment(
+        self, anywhere: Deployment, fragile: type[Fragile]
+    ) -> None:
+        here, there = anywhere.pair()
+        there.spawn(fragile, name="fragile")
+
+        here.tell("fragile", "bad")
+        here.tell("fragile", "good")
+
+        (letter,) = letters(there)
+        until(lambda: fragile.heard == ["good"])
+        until(here.bus.transport.log.letters)  # type: ignore[attr-defined]
+        (kept,) = here.bus.transport.log.letters()  # type: ignore[attr-defined]
+        assert fragile.attempts == [1, 2]
+        assert (letter.reason, letter.attempts) == ("handler-error", 2)
+        assert "a bad one" in (letter.error or "")
+        assert (kept["agent"], kept["reason"], kept["attempts"]) == ("fragile", "handler-error", 2)
+        assert "a bad one" in kept["error"]
+        assert int.from_bytes(kept["id"], "big") == letter.id
+
+    def test_a_restarted_agent_goes_on_with_what_waits(
+        self, deployment: Deployment, fragile: type[Fragile]
+    ) -> None:
+        here, there = deployment.pair()
+        there.spawn(fragile, name="fragile")
+
+        here.tell_many([("fragile", one) for one in [0, "bad", *range(1, 60)]])
+
+        until(lambda: len(fragile.heard) == 60)
+        assert fragile.heard == list(range(60))
+
+    def test_a_parked_agent_refuses_asks_keeps_tells_and_goes_on_when_unparked(
+        self, deployment: Deployment, fragile: type[Fragile]
+    ) -> None:
+        here, there = deployment.pair()
+        ref = there.spawn(fragile, name="fragile")
+        here.tell_many([("fragile", "bad"), ("fragile", "bad")])
+        until(lambda: ref._cell.parked)  # type: ignore[union-attr]
+
+        here.tell_many([("fragile", number) for number in range(10)])
+        with pytest.raises(AgentStopped, match="parked"):
+            here.ask("fragile", 10).get(DEADLINE)
+        assert fragile.heard == []
+        there.unpark("fragile")
+
+        until(lambda: len(fragile.heard) == 10)
+        assert fragile.heard == list(range(10))
+
+    def test_a_requeued_letter_is_a_new_message_whose_cause_is_the_old(
+        self, deployment: Deployment, fragile: type[Fragile]
+    ) -> None:
+        here, there = deployment.pair()
+        there.spawn(fragile, name="fragile")
+        here.tell("fragile", "bad")
+        (letter,) = letters(there)
+
+        again = there.dead_letters.requeue(letter.id)
+
+        until(lambda: len(there.dead_letters) == 1)
+        (second,) = there.dead_letters.list()
+        assert second.id == again != letter.id
+        assert second.message.causation_id == letter.id
+        assert fragile.attempts == [1, 2, 1, 2]
+
+    @pytest.mark.parametrize("overflow", ["reject", "drop-newest"])
+    def test_a_full_inbox_that_waits_for_nobody_sends_back_letters_and_errors(
+        self, anywhere: Deployment, gate: Gate, overflow: Any
+    ) -> None:
+        class Small(Listener):
+            mailbox = MailboxPolicy(capacity=3, overflow=overflow)
+
+        here, there = anywhere.pair()
+        small = there.spawn(Small, gate, name="small")
+        here.tell("small", "hold")
+        assert gate.entered.wait(DEADLINE)
+
+        for number in range(5):
+            here.tell("small", number)
+        refused = here.ask("small", 5)
+        with pytest.raises(MailboxFull, match="small"):
+            refused.get(DEADLINE)
+        found = letters(here, 3)
+        gate.opened.set()
+
+        assert {one.reason for one in found} == {"mailbox-full"}
+        assert sorted(one.message.payload for one in found) == [2, 3, 4]
+        assert heard_by(small, 2) == [0, 1]
+
+    def test_an_inbox_never_holds_more_than_its_capacity_and_senders_wait(
+        self, anywhere: Deployment, gate: Gate
+    ) -> None:
+        class Small(Listener):
+            mailbox = MailboxPolicy(capacity=3)
+
+        here, there = anywhere.pair()
+        small = there.spawn(Small, gate, name="small")
+        log: InboxLog = there.bus.transport.log  # type: ignore[attr-defined]
+        here.tell("small", "hold")
+        assert gate.entered.wait(DEADLINE)
+
+        for number in range(10):
+            here.tell("small", number)
+        until(lambda: log.depth("small") == 3)
+        with pytest.raises(NotFlushed):
+            here.flush(0.1)
+        assert log.depth("small") == 3
+        gate.opened.set()
+
+        assert heard_by(small, 10) == list(range(10))
+
+    def test_what_finds_no_room_in_time_is_a_letter_of_its_sender(
+        self, deployment: Deployment, gate: Gate
+    ) -> None:
+        class Small(Listener):
+            mailbox = MailboxPolicy(capacity=1)
+
+        here, there = deployment.start("here", send_timeout=0.1), deployment.start("there")
+        there.spawn(Small, gate, name="small")
+        here.tell("small", "hold")
+        assert gate.entered.wait(DEADLINE)
+
+        here.tell("small", "too many")
+
+        (letter,) = letters(here)
+        assert (letter.reason, letter.message.payload) == ("mailbox-full", "too many")
+
+    def test_a_mailbox_that_drops_its_oldest_is_refused_with_what_can_be_had(
+        self, deployment: Deployment
+    ) -> None:
+        class Forgetful(Agent):
+            mailbox = MailboxPolicy(overflow="drop-oldest")
+
+        node = deployment.start("node")
+
+        with pytest.raises(InvalidSettings, match="drop-newest"):
+            node.spawn(Forgetful, name="forgetful")
+
+        assert node.spawn(Clerk, name="forgetful").ask("a").get(DEADLINE) == "A"
+
+    def test_a_full_outbox_says_that_redis_is_away_and_all_arrives_once_it_is_back(
+        self, crashing: tuple[Deployment, RedisProcess]
+    ) -> None:
+        deployment, server = crashing
+        here = deployment.start("here", send_timeout=1.0)
+        listener = deployment.start("there").spawn(Listener, name="listener")
+        here.bus.transport._outbox._limit = 100  # type: ignore[attr-defined]
+        ref = here.ref("listener")
+        ref.tell(0)
+        here.flush(DEADLINE)
+        server.kill()
+
+        for number in range(1, 101):
+            ref.tell(number)
+        began = time.monotonic()
+        with pytest.raises(TransportUnavailable, match="refused"):
+            ref.tell(101)
+        took = time.monotonic() - began
+        server.start()
+        here.flush(DEADLINE)
+        ref.tell(102)
+
+        assert took < 1.0
+        assert heard_by(listener, 102) == [*range(101), 102]
