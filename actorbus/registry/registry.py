@@ -11,7 +11,7 @@ import random
 import threading
 from typing import TYPE_CHECKING, Final
 
-from actorbus.errors import NoProvider
+from actorbus.errors import NoProvider, TransportUnavailable
 from actorbus.message import check_name
 from actorbus.registry.entry import AgentStatus, Entry, capability_names, describe, statuses
 from actorbus.registry.liveness import changed, judge, next_look
@@ -227,6 +227,8 @@ class Registry:
             try:
                 silences = self._directory.beat(self._node)
                 pause = next_look(silences, self._settings)
+            except TransportUnavailable:
+                return  # the directory says so itself; nobody is judged by what nobody can see
             finally:
                 self._beat_again_after(pause)
             self._see(silences)

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actorbus.errors import BusClosed, InvalidArgument, InvalidName, NameTaken, NoProvider
+from actorbus.errors import (
+    BusClosed,
+    InvalidArgument,
+    InvalidName,
+    NameTaken,
+    NoProvider,
+    TransportUnavailable,
+)
 from actorbus.registry.directories.memory import MemoryDirectory
 from actorbus.registry.directory import ChangeKind
 from actorbus.registry.entry import AgentStatus
@@ -590,3 +597,24 @@ def test_the_searches_can_be_awaited(world: World) -> None:
             await registry.aio.least_busy("sort")
 
     asyncio.run(search())
+
+
+def test_while_the_directorys_server_is_away_nobody_is_judged_and_beats_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = world.node("a"), world.node("b")
+    there.register(ListedAgent("counter"))
+    beats: list[str] = []
+
+    def away(node: str) -> Mapping[str, float]:
+        beats.append(node)
+        raise TransportUnavailable("nobody answers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.directory, "beat", away)
+        world.clock.advance(20)
+
+    assert beats.count("a") == 10
+    assert status_of(here, "counter") is AgentStatus.IDLE
+    world.clock.advance(2)
+    assert status_of(here, "counter") is AgentStatus.IDLE

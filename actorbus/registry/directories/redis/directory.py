@@ -80,6 +80,7 @@ class RedisDirectory:
         server: whoever made it closes it, after this.
         codec: what agents tell of themselves is packed with.
         incarnation: what people know the node's start by; by default its token here.
+        version: of actorbus, for people.
         failed: is told what went wrong in the background, once an outage.
     """
 
@@ -93,11 +94,13 @@ class RedisDirectory:
         namespace: str = "actorbus",
         dead_after: float = _DEAD_AFTER,
         incarnation: str | None = None,
+        version: str = "",
         failed: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self._codec = codec
         self._dead_after = dead_after
         self._incarnation = incarnation
+        self._version = version
         self._failed = failed
         self._table = Table(server, namespace, dead_after=dead_after)
         self._view = View()
@@ -157,10 +160,7 @@ class RedisDirectory:
             NameTaken: the node was dead for so long that another took its name.
         """
         home = self._home(node)
-        if self._away:
-            raise TransportUnavailable(
-                f"the registry's server has not answered for {self.view_age:.1f} s"
-            )
+        self._check_there()
         silences = self._table.beat(node, home.token)
         return self._rejoin(home) if silences is None else silences
 
@@ -222,6 +222,7 @@ class RedisDirectory:
         """
         refusals: list[NameTaken] = []
         try:
+            self._check_there()
             with self._writing:
                 self._flush_departures()
                 for node, of_node in groupby(entries, key=lambda one: one.node):
@@ -746,6 +747,13 @@ class RedisDirectory:
 
     # -- small things
 
+    def _check_there(self) -> None:
+        """Nobody waits for a server that is known to be away."""
+        if self._away:
+            raise TransportUnavailable(
+                f"the registry's server has not answered for {self.view_age:.1f} s"
+            )
+
     def _home(self, node: str) -> Home:
         home = self._homes.get(node)
         if home is None:
@@ -753,14 +761,12 @@ class RedisDirectory:
         return home
 
     def _facts(self, home: Home) -> bytes:
-        import actorbus
-
         return self._codec.encode_payload(
             {
                 "incarnation": self._incarnation or home.token,
                 "host": socket.gethostname(),
                 "pid": str(os.getpid()),
-                "version": actorbus.__version__,
+                "version": self._version,
             }
         )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from actorbus.errors import InvalidName, Undecodable
+from actorbus.errors import InvalidArgument, InvalidName, Undecodable
 from actorbus.registry.entry import AgentStatus, Capability, capability_names
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def kind_in(data: bytes, codec: Codec) -> Kind:
         case [str(agent_type), [*capabilities], dict(metadata)]:
             try:
                 return Kind(agent_type, tuple(map(_capability, capabilities)), metadata)
-            except InvalidName as error:
+            except (InvalidArgument, InvalidName) as error:
                 raise Undecodable(f"a kind of agents in the registry: {error}") from None
     raise Undecodable("not a kind of agents in the registry")
 
