@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 import actorbus
+from actorbus.cli.agents import agents
 from actorbus.cli.audit import app as audit
 from actorbus.cli.demo import demo
 from actorbus.cli.doctor import doctor
 from actorbus.cli.keys import keys
 from actorbus.cli.node import node
+from actorbus.cli.nodes import nodes
 from actorbus.cli.terminal import write_whatever_it_is
 
 app = typer.Typer(
@@ -26,10 +28,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(agents)
 app.command()(demo)
 app.command()(doctor)
 app.command()(keys)
 app.command()(node)
+app.command()(nodes)
 app.add_typer(audit, name="audit")
 
 

@@ -1,0 +1,73 @@
+"""What the commands that look at a running deployment share: which one, and how it is read."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from actorbus.cli import terminal
+from actorbus.errors import InvalidSettings, TransportUnavailable, UnknownTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from actorbus.registry.directories.redis import RedisDirectory
+    from actorbus.registry.directories.redis.directory import NodeView
+    from actorbus.registry.entry import AgentStatus
+    from actorbus.settings import Settings
+
+_LARGEST: Final = 1 << 20
+
+COLOURS: Final = {"suspect": "yellow", "parked": "yellow", "dead": "red", "stopped": "red"}
+
+Bus = Annotated[
+    str,
+    typer.Option(
+        envvar="ACTORBUS_BUS", metavar="URL", help="The server, such as redis://host:6379/0."
+    ),
+]
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Whose nodes; by default ACTORBUS_NAMESPACE, or else actorbus."
+    ),
+]
+
+
+@contextmanager
+def deployment(bus: str, namespace: str | None) -> Iterator[tuple[RedisDirectory, Settings]]:
+    """The directory of a deployment, which is only read, and the settings here.
+
+    Without a server there, or with arguments that cannot be meant, it ends the program.
+    """
+    from actorbus.codec import Codec, TypeBook
+    from actorbus.redis_client import RedisServer
+    from actorbus.registry.directories.redis import RedisDirectory
+    from actorbus.settings import Settings
+
+    try:
+        settings = Settings() if namespace is None else Settings(namespace=namespace)
+        server = RedisServer(bus, name="actorbus-cli")
+    except (InvalidSettings, UnknownTransport) as error:
+        terminal.fail(str(error), 2)
+    except TransportUnavailable as error:
+        terminal.fail(str(error), 1)
+    directory = RedisDirectory(
+        server, Codec(TypeBook(), limit=_LARGEST), namespace=settings.namespace
+    )
+    try:
+        yield directory, settings
+    except TransportUnavailable as error:
+        terminal.fail(str(error), 1)
+    finally:
+        directory.close()
+        server.close()
+
+
+def verdicts(nodes: Iterable[NodeView], settings: Settings) -> dict[str, AgentStatus]:
+    """The nodes that are suspect or dead, by the settings here."""
+    from actorbus.registry.liveness import judge
+
+    return judge({one.name: one.silence for one in nodes}, settings)
