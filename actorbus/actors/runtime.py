@@ -200,7 +200,7 @@ class Runtime:
                 subscribe(self, cell.name, pattern, None)
         except BaseException:
             cell.abandon()
-            self._free_name(cell)
+            self._free_name(cell, gone=False)
             raise
         if cell.parent is not None:
             if cell.parent.children is None:
@@ -213,9 +213,9 @@ class Runtime:
         if cell.ended_as is not None:
             self.forget(cell, cell.ended_as)
 
-    def _free_name(self, cell: Cell) -> set[str]:
+    def _free_name(self, cell: Cell, *, gone: bool = True) -> set[str]:
         """Let others have its name; who watched it."""
-        self.bus.transport.detach(cell.mailbox)
+        self.bus.transport.detach(cell.mailbox, gone=gone)
         self.registry.unregister(cell.name)
         with self._lock:
             del self.cells[cell.name]

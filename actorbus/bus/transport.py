@@ -115,8 +115,11 @@ class Transport(Protocol):
             NameTaken: another inbox has the name.
         """
 
-    def detach(self, inbox: Inbox) -> None:
-        """The inbox takes no more, and its subscriptions end. Idempotent."""
+    def detach(self, inbox: Inbox, *, gone: bool = True) -> None:
+        """The inbox takes no more, and its subscriptions end. Idempotent.
+
+        `gone`: whoever had it ended for good; else what waits may be kept for whoever comes.
+        """
 
     def route(self, name: str) -> Inbox | None:
         """Where messages to `name` go; None if nobody has the name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
 
     from actorbus.bus.mailbox import MailboxPolicy
     from actorbus.bus.transport import Transport
+    from actorbus.bus.transports.redis.transport import RedisTransport
     from actorbus.codec import Codec
     from actorbus.codec.signing import Trust
+    from actorbus.context.stores.redis import Fence
     from actorbus.persistence.audit import Audit
     from actorbus.settings import Settings
 
@@ -62,28 +65,63 @@ def transport_of(
 
 def _redis_transport(url: str, name: str, settings: Settings, codec: Codec) -> Transport:
     from actorbus.bus.transports.pubsub import PubSubTransport
+    from actorbus.bus.transports.redis.deployment import PARTITIONS
     from actorbus.bus.transports.redis.transport import RedisTransport
+    from actorbus.context.stores.redis import RedisStore
     from actorbus.redis_client import Access, RedisServer, parsed
+    from actorbus.registry.directories.redis import RedisDirectory
 
     kind, where = parsed(url)
     server = RedisServer(where, name=f"actorbus-{name}", access=Access.of(settings))
+    transport: PubSubTransport | RedisTransport
     if kind == "pubsub":
-        return PubSubTransport(
+        transport = PubSubTransport(
             server,
             codec,
             namespace=settings.namespace,
             beat=settings.beat,
             dead_after=settings.dead_after,
         )
-    return RedisTransport(
+        fence = None
+    else:
+        transport = RedisTransport(
+            server,
+            codec,
+            name=name,
+            namespace=settings.namespace,
+            partitions=PARTITIONS[server.kind],
+            trust=_trust(name, settings),
+            ttl=settings.dead_after,
+            send_timeout=settings.send_timeout,
+        )
+        fence = partial(_fence, transport)
+    transport.shared["directory"] = RedisDirectory(
         server,
         codec,
-        name=name,
         namespace=settings.namespace,
-        trust=_trust(name, settings),
-        ttl=settings.dead_after,
-        send_timeout=settings.send_timeout,
+        dead_after=settings.dead_after,
+        incarnation=transport.node,
     )
+    transport.shared["store"] = RedisStore(
+        server,
+        codec,
+        namespace=settings.namespace,
+        partitions=PARTITIONS[server.kind],
+        history=settings.context_history,
+        log=settings.context_log,
+        fence=fence,
+    )
+    return transport
+
+
+def _fence(transport: RedisTransport, agent: str) -> Fence | None:
+    """By what a node owns an agent, as the store checks it."""
+    from actorbus.context.stores.redis import Fence
+    from actorbus.redis_client import encoded
+
+    token = transport.token(agent)
+    log = transport.log
+    return None if token is None else Fence(f"{log.tag(agent)}:a:{encoded(agent)}", token)
 
 
 def _trust(name: str, settings: Settings) -> Trust | None:

@@ -139,11 +139,15 @@ class Node:
         self._waiting = self._make_waiting()
         self._watch_thread = WatchThread(self.telemetry)
         shared = transport.shared
-        directory = shared.setdefault(
+        directory = shared.get("directory") or shared.setdefault(
             "directory", MemoryDirectory(self._clock, dead_after=self.settings.dead_after)
         )
         # A shared store outlives this node, so its timers must not be this node's.
-        store = shared.setdefault("store", self._make_store(SystemClock() if shares else None))
+        store = shared.get("store") or shared.setdefault(
+            "store", self._make_store(SystemClock() if shares else None)
+        )
+        self._closes = [one for one in (store, directory) if not shares and hasattr(one, "close")]
+        """What is this node's own beside the transport, and holds connections."""
         self.registry = Registry(
             directory,
             node=self.name,
@@ -218,8 +222,13 @@ class Node:
             if self._started:
                 return self
             self.bus.transport.open(self.bus)
-            self._start_recorder()
-            self.registry.start()
+            try:
+                self._start_recorder()
+                self.registry.start()
+            except BaseException:
+                self._stopped = True
+                self._close_back_ends()
+                raise
             self._start_dispatchers()
             self._start_observability()
             self.started_at = self._clock.now()
@@ -711,13 +720,18 @@ class Node:
         self._runtime.asking.deadlines.close()
         self._clock.close()
         self.bus.transport.flush(timeout)
-        self.bus.transport.close()
+        self._close_back_ends()
         try:
             if self._recorder is not None:
                 self._recorder.close(timeout)
         finally:
             if self._metrics is not None:
                 self._metrics.stop()
+
+    def _close_back_ends(self) -> None:
+        for one in self._closes:
+            one.close()
+        self.bus.transport.close()
 
     def _say_stopped(self, left: list[str]) -> None:
         if self.telemetry.active:

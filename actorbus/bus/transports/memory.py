@@ -63,7 +63,7 @@ class MemoryTransport:
                 raise NameTaken(inbox.name)
             self._everyone = None
 
-    def detach(self, inbox: Inbox) -> None:
+    def detach(self, inbox: Inbox, *, gone: bool = True) -> None:
         with self._lock:
             if self._inboxes.get(inbox.name) is not inbox:
                 return

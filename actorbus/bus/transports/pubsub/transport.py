@@ -221,7 +221,7 @@ class PubSubTransport:
                 raise NameTaken(name)
             self._announce(Word.UP, name)
 
-    def detach(self, inbox: Inbox) -> None:
+    def detach(self, inbox: Inbox, *, gone: bool = True) -> None:
         with self._lock:
             if self._here.get(inbox.name) is not inbox:
                 return

@@ -19,6 +19,7 @@ import os
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorbus.bus.mailbox import MailboxPolicy, Refusal
@@ -105,6 +106,7 @@ _BURIAL: Final = 5.0
 """Seconds that what an agent had in hand may take to end, once the agent has."""
 _LAST_BURIAL: Final = 0.5
 """The same when the node stops: whoever did not return by then was left behind."""
+_MOMENT: Final = 0.5
 _RETRY_MAKING: Final = 30.0
 """Seconds for which an agent that could not be made here is left to others."""
 
@@ -229,8 +231,12 @@ class RedisTransport:
                 raise BusClosed("a RedisTransport serves one node, once; make another")
             self._home = home
         self._offset = home.clock.now() - time.monotonic()
-        self.log.divide(check_in(self._server, self._namespace, self._partitions))
-        self._keeper.start()
+        try:
+            self.log.divide(check_in(self._server, self._namespace, self._partitions))
+            self._keeper.start()
+        except TransportUnavailable:
+            self._home = None  # it may be tried again
+            raise
         self._open_notes()
         self._outbox.start()
         self._consumer.start()
@@ -322,12 +328,14 @@ class RedisTransport:
             self._entrances[name] = Entrance(self, name, inbox.owner)
         self._consumer.read(ownership, arrivals, most=arrivals.most)
 
-    def detach(self, inbox: Inbox) -> None:
+    def detach(self, inbox: Inbox, *, gone: bool = True) -> None:
         with self._lock:
             arrivals = self._here.get(inbox.name)
             if arrivals is None or arrivals.inbox is not inbox:
                 return
-            if arrivals.stay.goes_on and not self._closed:
+            if arrivals.moves and not gone:
+                arrivals.stay.goes_on = True
+            elif arrivals.stay.goes_on and not self._closed:
                 return  # it is given up with the others, in few round trips
             del self._here[inbox.name]
             self._entrances.pop(inbox.name, None)
@@ -801,11 +809,17 @@ class RedisTransport:
             try:
                 if found is not None and not self._leaving:
                     self.crew.make(ownership.agent, found.spec)
+            except NameTaken:
+                # By the dead, in the eyes of the registry: it says so a moment later.
+                self._leave_unmade(ownership, _MOMENT)
             except Exception as error:  # noqa: BLE001 - an agent's own code runs here
                 self._trouble(error)
-            if ownership.agent not in self._here:
-                self._unmade[ownership.agent] = time.monotonic() + _RETRY_MAKING
-                self.log.release(ownership)
+                self._leave_unmade(ownership, _RETRY_MAKING)
+
+    def _leave_unmade(self, ownership: Ownership, seconds: float) -> None:
+        self._unmade[ownership.agent] = time.monotonic() + seconds
+        with suppress(Fenced):
+            self.log.release(ownership)
 
     def _died(self, node: str) -> None:
         """Another node is dead. Its agents that run nowhere else leave their askers alone."""
