@@ -627,7 +627,7 @@ class RedisTransport:
                     answer.cancel()
 
     def _answer(
-        self, asker: str, message: Message[Any], delivery: Delivery, inbox: Inbox
+        self, asker: str, message: Message[Any], delivery: Delivery | None, inbox: Inbox
     ) -> RemoteAnswer:
         def value(answer: RemoteAnswer, value: Any) -> None:
             try:
@@ -643,12 +643,14 @@ class RedisTransport:
 
         def dropped(answer: RemoteAnswer) -> None:
             over(answer)
-            delivery.settled()
+            if delivery is not None:
+                delivery.settled()
 
         def over(answer: RemoteAnswer) -> None:
             self._answers.pop(answer.id, None)
 
-        delivery.owe()
+        if delivery is not None:
+            delivery.owe()
         answer = RemoteAnswer(message.id, inbox, value=value, error=error, dropped=dropped)
         self._answers[message.id] = answer
         return answer
@@ -758,11 +760,10 @@ class RedisTransport:
             self._keep_letter(item, one.inbox.name, error)
             return
         name = one.inbox.name
-        stopped = AgentStopped(name)
         if asker is not None:
-            self._note(asker, pack_error(message.id, stopped), None)
+            message.answer_to = self._answer(asker, message, None, one.inbox)
         if self._home is not None:
-            self._home.fail(message, name, Reason.STOPPED, stopped)
+            self._home.fail(message, name, Reason.STOPPED, AgentStopped(name))
 
     def _give_up(self, leaving: list[_Arrivals]) -> None:
         """Leave agents to whoever else can make them."""
