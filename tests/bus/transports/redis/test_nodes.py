@@ -19,6 +19,7 @@ from actorbus import (
     AgentFailed,
     AgentStopped,
     AskTimeout,
+    BusClosed,
     Cancelled,
     InvalidSettings,
     MailboxFull,
@@ -846,3 +847,229 @@ class TestEndings:
 
         assert took < 1.0
         assert heard_by(listener, 102) == [*range(101), 102]
+
+
+class Traveller(Agent):
+    """Moves between nodes; its instances, of one process here, keep what they got together."""
+
+    failover = True
+    heard: ClassVar[list[Any]]
+    gate: ClassVar[Gate]
+    made: ClassVar[list[str]]
+
+    def __init__(self, greeting: str = "") -> None:
+        self.greeting = greeting
+        self.made.append(greeting)
+
+    @handles
+    def hear(self, number: int) -> str:
+        self.gate.hold()
+        self.heard.append(number)
+        return f"{self.greeting} {number}"
+
+
+@pytest.fixture
+def traveller(gate: Gate) -> type[Traveller]:
+    gate.opened.set()
+    own = {"heard": [], "made": [], "gate": gate, "__module__": __name__}
+    return type("Traveller", (Traveller,), own)
+
+
+class TestLife:
+    def test_leaving_a_node_handles_first_what_is_still_on_its_way_to_its_agents(
+        self, anywhere: Deployment
+    ) -> None:
+        heard: list[int] = []
+
+        @agent
+        def keep(number: int) -> None:
+            heard.append(number)
+
+        with anywhere.make("node") as node:
+            node.spawn(keep, name="keep")
+            for number in range(500):
+                node.tell("keep", number)
+
+        assert heard == list(range(500))
+
+    def test_flushing_says_how_many_are_not_accepted_while_redis_is_away(
+        self, crashing: tuple[Deployment, RedisProcess]
+    ) -> None:
+        deployment, server = crashing
+        here, there = deployment.pair()
+        listener = there.spawn(Listener, name="listener")
+        ref = here.ref("listener")
+        server.kill()
+
+        ref.tell(1)
+        ref.tell(2)
+        with pytest.raises(NotFlushed) as left:
+            here.flush(0.1)
+        server.start()
+        here.flush(DEADLINE)
+
+        assert left.value.count == 2
+        assert heard_by(listener, 2) == [1, 2]
+
+    def test_what_waits_for_agents_of_a_node_that_stops_ends_with_it_and_names_are_free(
+        self, deployment: Deployment, gate: Gate
+    ) -> None:
+        here, there = deployment.pair()
+        there.spawn(Held, gate, name="held")
+        here.tell("held", "in hand")
+        assert gate.entered.wait(DEADLINE)
+        here.tell_many([("held", str(number)) for number in range(40)])
+        asked = here.ask("held", "asked")
+        here.flush(DEADLINE)
+
+        stopping = threading.Thread(target=there.stop)
+        stopping.start()
+        until(lambda: there.bus.closed)
+        gate.opened.set()
+        stopping.join(DEADLINE)
+
+        with pytest.raises(AgentStopped, match="held"):
+            asked.get(DEADLINE)
+        assert [one.reason for one in there.dead_letters.list()] == ["stopped"] * 40
+        assert here.spawn(Held, gate, name="held").ask("new").get(DEADLINE) == "new"
+        assert {one["reason"] for one in here.bus.transport.log.letters()} == {"stopped"}  # type: ignore[attr-defined]
+
+    def test_an_agent_marked_failover_moves_with_all_that_waits_and_runs_nothing_twice(
+        self, anywhere: Deployment, traveller: type[Traveller], gate: Gate
+    ) -> None:
+        here, there = anywhere.pair()
+        third = anywhere.start("third")
+        third.spawn(traveller, name="makes it known there").stop()
+        there.spawn(traveller, "hello", name="traveller")
+        gate.opened.clear()
+        here.tell_many([("traveller", number) for number in range(100)])
+        here.flush(DEADLINE)
+        assert gate.entered.wait(DEADLINE)
+
+        stopping = threading.Thread(target=there.stop)
+        stopping.start()
+        until(lambda: there._runtime.cells["traveller"].mailbox.closed)
+        gate.opened.set()
+        stopping.join(DEADLINE)
+
+        assert here.ask("traveller", 100).get(DEADLINE) == "hello 100"
+        assert traveller.heard == list(range(101))
+        assert "traveller" in third._runtime.cells
+        assert traveller.made == ["", "hello", "hello"]
+        assert len(there.dead_letters) == 0
+
+    def test_an_agent_that_nobody_can_make_waits_for_a_node_that_can(
+        self, deployment: Deployment, traveller: type[Traveller]
+    ) -> None:
+        here, there = deployment.pair()
+        there.spawn(traveller, "hello", name="traveller")
+
+        there.stop()
+        asked = here.ask("traveller", 1)
+        here.tell("traveller", 2)
+        later = deployment.start("later")
+        later.spawn(traveller, name="makes it known there")
+
+        assert asked.get(DEADLINE) == "hello 1"
+        until(lambda: traveller.heard == [1, 2])
+
+    def test_a_name_can_be_had_again_right_after_its_agent_stopped(
+        self, anywhere: Deployment
+    ) -> None:
+        here, there = anywhere.pair()
+
+        for _ in range(5):
+            ref = there.spawn(Clerk, name="clerk")
+            assert here.ask("clerk", "a").get(DEADLINE) == "A"
+            ref.stop()
+            until(lambda: "clerk" not in there._runtime.cells)
+
+        there.stop()
+        assert here.spawn(Clerk, name="clerk").ask("b").get(DEADLINE) == "B"
+
+    def test_starting_while_redis_is_away_fails_within_seconds_and_works_later(
+        self, crashing: tuple[Deployment, RedisProcess]
+    ) -> None:
+        deployment, server = crashing
+        node = deployment.make("node")
+        server.kill()
+
+        began = time.monotonic()
+        with pytest.raises(TransportUnavailable):
+            node.start()
+        took = time.monotonic() - began
+        server.start()
+        node.start()
+
+        assert took < 5.0
+        assert node.spawn(Clerk).ask("a").get(DEADLINE) == "A"
+
+    def test_agents_that_came_and_went_leave_no_keys_but_their_names_for_a_while(
+        self, deployment: Deployment, redis_url: str
+    ) -> None:
+        server = RedisServer(redis_url)
+
+        def keys() -> set[str]:
+            found = server.client.scan_iter(f"*{deployment.namespace}*", count=1_000)
+            return {one.decode() for one in found}
+
+        node = deployment.start("node")
+        log: InboxLog = node.bus.transport.log  # type: ignore[attr-defined]
+        nodes_own = log.names()
+        node.spawn(Clerk, name="first").stop()
+        until(lambda: log.names() == nodes_own)
+        first = keys()
+
+        refs = [node.spawn(Clerk, name=f"clerk-{number}") for number in range(200)]
+        for reply in [ref.ask("a") for ref in refs]:
+            reply.get(DEADLINE)
+        for ref in refs:
+            ref.stop()
+        until(lambda: not node._runtime.cells)
+        until(lambda: log.names() == nodes_own)
+
+        left = keys() - first
+        assert {key.rpartition(":")[0] for key in left} <= {f"{{{deployment.namespace}.p0}}:a"}
+        assert all(0 < int(server.client.ttl(key)) <= 600 for key in left)
+        server.close()
+
+    def test_a_stopped_node_leaves_no_thread_and_may_be_stopped_again(
+        self, deployment: Deployment
+    ) -> None:
+        before = set(threading.enumerate())
+        node = deployment.start("node")
+        node.spawn(Clerk).ask("a").get(DEADLINE)
+
+        node.stop()
+        node.stop()
+        node.bus.transport.close()
+
+        until(lambda: set(threading.enumerate()) <= before)
+        with pytest.raises(BusClosed):
+            node.tell("clerk", "a")
+
+    def test_a_node_that_never_started_can_be_stopped(self, deployment: Deployment) -> None:
+        node = deployment.make("node")
+
+        node.stop()
+
+        with pytest.raises(BusClosed):
+            node.start()
+
+    def test_nothing_is_lost_or_out_of_order_when_redis_is_restarted_mid_traffic(
+        self, crashing: tuple[Deployment, RedisProcess]
+    ) -> None:
+        deployment, server = crashing
+        here, there = deployment.pair()
+        listener = there.spawn(Listener, name="listener")
+        ref = here.ref("listener")
+
+        for number in range(3_000):
+            ref.tell(number)
+            if number == 1_000:
+                server.kill()
+            if number == 2_000:
+                server.start()
+
+        assert heard_by(listener, 3_000) == list(range(3_000))
+        assert len(here.dead_letters) == len(there.dead_letters) == 0
