@@ -9,6 +9,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _LOGIN: Final = "set ACTORBUS_REDIS_USERNAME and ACTORBUS_REDIS_PASSWORD"
+_CERTIFICATE: Final = (
+    "it does not take our certificate, or wants one: name its file, ACTORBUS_REDIS_CERT, and"
+    " that of its key, ACTORBUS_REDIS_KEY"
+)
+_HUNG_UP: Final = (
+    r"Connection closed by server|Protocol Error|Connection reset|[Bb]roken pipe"
+    r"|(?:writing to|reading from) .*EOF"
+)
+"""Of one that was connected: with TLS, one that wants a certificate says so only then."""
 _MEANINGS: Final = (
     (
         r"NOAUTH|Authentication required|AUTH.*required",
@@ -38,8 +47,7 @@ _MEANINGS: Final = (
     ),
     (
         r"CERTIFICATE_REQUIRED|HANDSHAKE_FAILURE|BAD_CERTIFICATE|UNKNOWN_CA",
-        "it does not take our certificate, or wants one: name its file, ACTORBUS_REDIS_CERT,"
-        " and that of its key, ACTORBUS_REDIS_KEY",
+        _CERTIFICATE,
     ),
     (
         r"WRONG_VERSION_NUMBER|RECORD_LAYER_FAILURE|UNEXPECTED_EOF|EOF occurred in violation",
@@ -67,13 +75,7 @@ _MEANINGS: Final = (
         r"No master found for",
         "no sentinel that answered knows a living master of that service",
     ),
-    (
-        r"Connection closed by server|Protocol Error|Connection reset",
-        "it hung up; where it speaks TLS, the scheme begins with rediss",
-    ),
 )
-
-
 _SILENT: Final = "it did not answer; where it speaks no TLS, the scheme begins with redis"
 """A server without TLS waits for the end of what it takes for a command."""
 
@@ -83,6 +85,9 @@ def meant(error: Exception, *, tls: bool) -> str:
     text = str(error) or type(error).__name__
     if tls and "Timeout connecting" in text:
         return f"{_SILENT} ({text})"
+    if re.search(_HUNG_UP, text):
+        always = _CERTIFICATE if tls else "where it speaks TLS, the scheme begins with rediss"
+        return f"it hung up; if it always does, {always} ({text})"
     for pattern, meaning in _MEANINGS:
         if re.search(pattern, f"{type(error).__name__}: {text}"):
             return f"{meaning} ({text})"

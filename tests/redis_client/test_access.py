@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,7 +10,8 @@ from pydantic import SecretStr
 from redis import Redis
 
 from actorbus.errors import TransportUnavailable
-from actorbus.redis_client import Access, RedisServer, Script
+from actorbus.redis_client import Access, RedisServer, Script, run_all
+from tests.conftest import free_ports
 from tests.redis_client.tls_proxy import Authority, TlsProxy
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import RedisProcess
 
+ALL: Any = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"]}
 SECRET = "s3cret@/:?#"
 
 
@@ -30,10 +33,12 @@ class Wrapped:
         self.ca = str(self.authority.file)
         self._open: list[TlsProxy] = []
 
-    def port(self, *hosts: str, clients: Path | None = None) -> int:
+    def port(self, *hosts: str, clients: Path | None = None, port: int = 0) -> int:
         """Where TLS is spoken with a certificate for `hosts`."""
         certificate = self.authority.certificate("server", *hosts)
-        proxy = TlsProxy(self.process.url.removeprefix("unix://"), certificate, clients=clients)
+        proxy = TlsProxy(
+            self.process.url.removeprefix("unix://"), certificate, clients=clients, port=port
+        )
         self._open.append(proxy)
         return proxy.port
 
@@ -137,6 +142,44 @@ class TestTls:
         ear.close()
         client.close()
         server.close()
+
+
+def test_a_cluster_is_spoken_to_over_tls_as_a_user(
+    start_redis: Callable[..., RedisProcess], tmp_path: Path
+) -> None:
+    inner, port = free_ports(2)
+    announced = ("--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port", str(port))
+    process = start_redis("--cluster-enabled", "yes", *announced, port=inner)
+    wrapped = Wrapped(process, tmp_path)
+    wrapped.port("127.0.0.1", port=port)
+    with Redis.from_url(process.url, protocol=2) as client:
+        client.execute_command("CLUSTER ADDSLOTS", *range(16_384))
+        _wait_for(lambda: client.cluster("info")["cluster_state"] == "ok")
+        client.acl_setuser("ann", enabled=True, passwords=[f"+{SECRET}"], **ALL)
+        client.acl_setuser("default", enabled=True, reset_passwords=True, passwords=["+other"])
+    access = Access(ca=wrapped.ca, username="ann", password=SecretStr(SECRET))
+    server = RedisServer(f"rediss+cluster://127.0.0.1:{port}", access=access)
+
+    found = run_all(server.client, [(Script("return ARGV[1]"), ["k"], ["v"])] * 3)
+
+    assert found == [b"v"] * 3
+    assert server.client.acl_whoami() == "ann"
+    one: Any = server.publisher()
+    assert one.acl_whoami() == "ann"
+    one.close()
+    assert "the user or the password is wrong" in said(
+        f"rediss+cluster://ann:no@127.0.0.1:{port}", Access(ca=wrapped.ca)
+    )
+    server.close()
+    wrapped.close()
+
+
+def _wait_for(holds: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if holds():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("it never held")
 
 
 class TestUsers:

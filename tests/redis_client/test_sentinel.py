@@ -7,26 +7,33 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import SecretStr
 from redis import Redis
+from redis.connection import SSLConnection
+from redis.sentinel import SentinelManagedSSLConnection
 
 from actorbus.bus.transports.redis.log import START, InboxLog, Outgoing, Sent, Taken
 from actorbus.errors import TransportUnavailable
-from actorbus.redis_client import RedisServer, Script, run_all, scripts
+from actorbus.redis_client import Access, RedisServer, Script, run_all, scripts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.conftest import RedisProcess, Watched
 
 SET = Script("redis.call('SET', KEYS[1], ARGV[1]) return redis.call('GET', KEYS[1])")
 COUNT = 50
+ANN = Access(username="ann", password=SecretStr("s3cret"))
 
 
 def test_a_failover_loses_nothing_that_the_replica_had(
     start_watched: Callable[[], Watched],
 ) -> None:
     watched = start_watched()
-    server = RedisServer(watched.url)
+    for process in watched.servers:
+        _admit_ann(process)
+    server = RedisServer(watched.url, access=ANN)
     log = InboxLog(server)
     owner = log.acquire("counter", "n1", ttl=60.0)
     before = [message(number) for number in range(1, COUNT + 1)]
@@ -41,6 +48,7 @@ def test_a_failover_loses_nothing_that_the_replica_had(
     found = log.fetch(owner, START, count=1_000).items
     assert [item.blob for item in found] == [one.blob for one in (*before, *after[1:])]
     assert server.client.info()["tcp_port"] == watched.servers[1].port
+    assert server.client.acl_whoami() == "ann"
     server.close()
 
 
@@ -103,8 +111,38 @@ def test_no_sentinel_at_all_is_one_sentence() -> None:
     server.close()
 
 
+def test_master_and_sentinels_are_spoken_to_over_tls(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
+    access = Access(
+        ca=str(tmp_path / "ca.pem"),
+        password=SecretStr("s3cret"),
+        sentinel_password=SecretStr("an0ther"),
+    )
+    server = RedisServer("rediss+sentinel://h1,h2/main", access=access)
+
+    pool: Any = server.client.connection_pool
+    sentinel = pool.sentinel_manager.sentinels[0].connection_pool
+
+    assert pool.connection_class is SentinelManagedSSLConnection
+    assert sentinel.connection_class is SSLConnection
+    for options, password in (
+        (pool.connection_kwargs, "s3cret"),
+        (sentinel.connection_kwargs, "an0ther"),
+    ):
+        assert options["password"] == password
+        assert options["ssl_ca_certs"] == access.ca
+        assert options["ssl_check_hostname"] is True
+    server.close()
+
+
 def message(sequence: int) -> Outgoing:
     return Outgoing("counter", sequence, 2, sequence.to_bytes(16, "big"), str(sequence).encode())
+
+
+def _admit_ann(process: RedisProcess) -> None:
+    with Redis.from_url(process.url) as client:
+        rights: dict[str, Any] = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"]}
+        client.acl_setuser("ann", enabled=True, passwords=["+s3cret"], **rights)
 
 
 def _pause_is(monkeypatch: pytest.MonkeyPatch, pause: Callable[[float], object]) -> None:

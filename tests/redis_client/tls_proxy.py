@@ -71,7 +71,12 @@ class TlsProxy:
     """Speaks TLS on the loopback, and passes on to a Unix socket what it hears."""
 
     def __init__(
-        self, target: str, certificate: tuple[Path, Path], *, clients: Path | None = None
+        self,
+        target: str,
+        certificate: tuple[Path, Path],
+        *,
+        clients: Path | None = None,
+        port: int = 0,
     ) -> None:
         """`clients`: whose certificates clients must have; None: they need none."""
         self._target = target
@@ -80,7 +85,7 @@ class TlsProxy:
         if clients is not None:
             self._context.verify_mode = ssl.CERT_REQUIRED
             self._context.load_verify_locations(clients)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self._open: list[socket.socket] = []
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
