@@ -234,7 +234,7 @@ def _knows_all(sentinel: RedisProcess) -> bool:
 
 
 def _cluster(stack: ExitStack) -> Cluster:
-    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
+    options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "15000",
                "--save", "", "--appendonly", "yes")  # fmt: skip
     ports = free_ports(3)
     servers = [stack.enter_context(running_redis(*options, port=port)) for port in ports]

@@ -20,7 +20,7 @@ from actorbus.bus.transports.redis.log import (
     Taken,
 )
 from actorbus.errors import TransportUnavailable
-from actorbus.redis_client import RedisServer
+from actorbus.redis_client import RedisServer, Script, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TTL = 60.0
 OK = Sent(Taken.OK)
+NOTHING = Script("return 0")
 AGENTS = [f"agent {number}" for number in range(100)]
 
 
@@ -142,6 +143,9 @@ def test_a_master_that_is_killed_and_restarted_loses_nothing(
     owners = [log.acquire(agent, "n1", ttl=TTL) for agent in AGENTS]
     log.send("p", [message(agent, 1) for agent in AGENTS])
     cluster.servers[0].kill()
+    told = run_all(server.client, [(NOTHING, [tag], []) for tag in log.tags])
+    assert len(told) == 64
+    assert any(isinstance(one, Exception) for one in told)
     with pytest.raises(TransportUnavailable):
         log.send("p", [message(agent, 2) for agent in AGENTS])
 
