@@ -23,6 +23,7 @@ from actorbus.bus.transports.redis.log import Fenced, Letter, Reset
 from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 from actorbus.errors import TransportUnavailable
 from actorbus.message import Reason
+from actorbus.redis_client import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -449,7 +450,7 @@ class Consumer:
                         if rung["data"] == b"due":
                             self._due_sooner()
                     else:
-                        self._ring()
+                        self._hear_of(rung["data"])
                     heard, asked = time.monotonic(), False
                 elif time.monotonic() - heard > _QUIET:
                     if asked:
@@ -459,6 +460,17 @@ class Consumer:
         finally:
             bell.close()
             client.close()
+
+    def _hear_of(self, what: Any) -> None:
+        """Agents that have work, by name, or that some have."""
+        if not isinstance(what, bytes) or not what.startswith(b"at "):
+            self._ring()
+            return
+        with self._changed:
+            for name in map(decoded, what[3:].split(b" ")):
+                if name in self._readings:
+                    self._hungry[name] = None
+            self._changed.notify_all()
 
     def _ring(self) -> None:
         with self._changed:

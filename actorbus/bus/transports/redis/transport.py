@@ -262,9 +262,10 @@ class RedisTransport:
         self._making.close(5.0)
         for one in here:
             self.detach(one.inbox)
+        # In this order: the end of an agent reads and acknowledges, and tells those who ask.
+        self._errands.close(_BURIAL)
         self._outbox.flush(2.0)
         self._consumer.close(2.0)
-        self._errands.close(_BURIAL)
         try:
             if self._notes is not None:
                 self.log.drop(self._notes, Reason.STOPPED)

@@ -71,7 +71,9 @@ local function give(agent, from, count)
   if next(lists) then
     local owner = got[3] or ''
     if owner == '' then owner = '-' end
-    if redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1 then rung[owner] = true end
+    if redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1 then
+      rung[owner] = (rung[owner] or '') .. ' ' .. agent
+    end
   end
 end
 
@@ -108,6 +110,9 @@ while at < #ARGV do
   if ARGV[at] == '%20topics' then publish(at + 2, count) else give(ARGV[at], at + 2, count) end
   at = at + 2 + count * 6
 end
-for owner in pairs(rung) do redis.call('PUBLISH', tag .. ':bell:' .. owner, 'work') end
+-- Who has work is named while that is short: it saves the owner a look.
+for owner, names in pairs(rung) do
+  redis.call('PUBLISH', tag .. ':bell:' .. owner, #names < 2000 and 'at' .. names or 'work')
+end
 if due_sooner then redis.call('PUBLISH', tag .. ':bell', 'due') end
 return answers
