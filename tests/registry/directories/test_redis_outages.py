@@ -74,6 +74,24 @@ def test_what_needs_the_server_says_so_within_seconds(process: Any, tables: Tabl
     assert time.monotonic() - began < 20
 
 
+def test_nobody_waits_for_a_server_that_is_known_to_be_away(process: Any, tables: Tables) -> None:
+    directory = tables.open()
+    directory.join("a")
+    process.kill()
+    until(lambda: directory._away)
+
+    for call in (
+        lambda: directory.beat("a"),
+        lambda: directory.register(entry(ListedAgent("other"), "a")),
+    ):
+        with pytest.raises(TransportUnavailable, match="has not answered for"):
+            call()
+
+    process.start()
+    until(lambda: _done(lambda: directory.beat("a")))
+    directory.register(entry(ListedAgent("other"), "a"))
+
+
 def test_what_left_meanwhile_is_told_once_the_server_is_back(
     start_redis: Callable[..., Any],
 ) -> None:
