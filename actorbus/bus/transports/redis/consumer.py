@@ -288,6 +288,8 @@ class Consumer:
         for agent in self._wanted()[:_AT_ONCE]:
             reading, recipient = self._readings[agent]
             reading.owes_a_fetch = True
+            # Before it is fetched, not after: a bell that rings meanwhile means more.
+            del self._hungry[agent]
             chosen.append((reading, recipient, reading.cursors))
         return chosen
 
@@ -319,14 +321,16 @@ class Consumer:
                 self._forget(agent)
             elif isinstance(found, Reset):
                 reading.reset(found.heads)
+                self._hungry[agent] = None
                 return
             else:
                 if reading.cursors != cursors:
-                    return  # it was reset meanwhile
+                    self._hungry[agent] = None  # it was reset meanwhile
+                    return
                 reading.fetched(found.items, found.unseen)
                 new = reading.hand_out()
-                if not reading.unseen:
-                    self._hungry.pop(agent, None)
+                if reading.unseen:
+                    self._hungry[agent] = None
                 if reading.owes:
                     self._owing.setdefault(agent, time.monotonic())
         if isinstance(found, Fenced):
