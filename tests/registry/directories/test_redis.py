@@ -142,6 +142,17 @@ def test_two_processes_register_one_name_and_one_of_them_gets_it(tables: Tables)
             assert found(directory, f"agent-{number}") == owner
 
 
+def test_of_two_of_one_name_that_register_together_the_first_has_it(tables: Tables) -> None:
+    directory = tables.open()
+    directory.join("a")
+    first, second = ListedAgent("counter", ("count",)), ListedAgent("counter", ("sort",))
+
+    refusals = directory.register_all([entry(first, "a"), entry(second, "a"), entry(first, "a")])
+
+    assert [str(one) for one in refusals] == [str(NameTaken("counter", "a"))]
+    assert (names(directory, "count"), names(directory, "sort")) == (["counter"], [])
+
+
 def test_a_name_that_was_given_up_can_be_had_at_another_node(tables: Tables) -> None:
     here, there = tables.open(), tables.open()
     here.join("a")
@@ -336,6 +347,23 @@ def test_a_node_that_was_dead_gives_way_to_who_has_its_agents_name(tables: Table
     until(lambda: found(paused, "counter") == "b")
     until(lambda: troubles)
     assert isinstance(troubles[0], NameTaken)
+
+
+def test_where_the_transport_holds_the_names_who_registers_last_has_it(tables: Tables) -> None:
+    troubles: list[Exception] = []
+    here = tables.open(names_held=True, failed=troubles.append)
+    there = tables.open(names_held=True)
+    here.join("a")
+    there.join("b")
+    here.register(entry(ListedAgent("counter"), "a"))
+
+    there.register(entry(ListedAgent("counter"), "b"))
+
+    until(lambda: found(here, "counter") == "b")
+    until(lambda: troubles)
+    assert isinstance(troubles[0], NameTaken)
+    with pytest.raises(NameTaken, match="on node 'b'"):
+        there.register(entry(ListedAgent("counter"), "b"))
 
 
 def kill(directory: RedisDirectory) -> None:

@@ -81,6 +81,9 @@ class RedisDirectory:
         codec: what agents tell of themselves is packed with.
         incarnation: what people know the node's start by; by default its token here.
         version: of actorbus, for people.
+        names_held: others see to it that a name has one owner, as the transport does with its
+            tokens. Who registers then takes the name over from another node, and that one's
+            ``failed`` is told, unless it had let go by then.
         failed: is told what went wrong in the background, once an outage.
     """
 
@@ -95,12 +98,14 @@ class RedisDirectory:
         dead_after: float = _DEAD_AFTER,
         incarnation: str | None = None,
         version: str = "",
+        names_held: bool = False,
         failed: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         self._codec = codec
         self._dead_after = dead_after
         self._incarnation = incarnation
         self._version = version
+        self._names_held = names_held
         self._failed = failed
         self._table = Table(server, namespace, dead_after=dead_after)
         self._view = View()
@@ -294,20 +299,29 @@ class RedisDirectory:
 
     def _register(self, node: str, entries: Sequence[Entry]) -> list[NameTaken]:
         home = self._home(node)
-        new = [(one, written(one.member, self._codec)) for one in entries if not _is_in(home, one)]
+        refusals: list[NameTaken] = []
+        new: dict[str, Entry] = {}
+        for one in entries:
+            name = one.member.name
+            own = home.own(name)
+            first = new.get(name) if own is None else own.entry
+            if first is None:
+                new[name] = one
+            elif first.member is not one.member:
+                refusals.append(NameTaken(name, node))
+        told = [(one, written(one.member, self._codec)) for one in new.values()]
         with self._view.lock:
-            joining = [home.admit(one, what) for one, what in new]
+            joining = [home.admit(one, what) for one, what in told]
         if not joining:
-            return []
+            return refusals
         try:
-            owners = self._tell(home, joining)
+            owners = self._tell(home, joining, takes=self._names_held)
         except BaseException:
             with self._view.lock:  # it may have been done all the same
                 for one in joining:
                     self._withdraw(home, one.number)
             self._kick.set()
             raise
-        refusals = []
         with self._view.lock:
             for one, owner in zip(joining, owners, strict=True):
                 if owner:
@@ -315,11 +329,11 @@ class RedisDirectory:
                     refusals.append(NameTaken(one.name, owner))
         return refusals
 
-    def _tell(self, home: Home, joining: Sequence[Joining]) -> list[str]:
+    def _tell(self, home: Home, joining: Sequence[Joining], *, takes: bool = False) -> list[str]:
         """Who has each name instead, or ''; those that joined are in the view then."""
         for _ in range(2):
             owners, news = self._table.register(
-                home.token, home.kinds(joining), joining, self._position
+                home.token, home.kinds(joining), joining, self._position, takes=takes
             )
             if owners is not None:
                 break
@@ -802,11 +816,6 @@ class _Trouble:
     def over(self) -> None:
         self._pause = 0.0
         self._told = None
-
-
-def _is_in(home: Home, entry: Entry) -> bool:
-    own = home.own(entry.member.name)
-    return own is not None and own.entry.member is entry.member
 
 
 def _went_back(news: News) -> bool:

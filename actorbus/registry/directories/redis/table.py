@@ -168,10 +168,13 @@ class Table:
         kinds: Mapping[int, bytes],
         agents: Sequence[Joining],
         since: Position,
+        *,
+        takes: bool = False,
     ) -> tuple[list[str] | None, News]:
-        """At most ``MOST_AGENTS``. For each '', or the node where its name is taken; None where
-        the table knows no such token. And the news after that."""
-        arguments: list[Any] = [self._limits[0], token, len(kinds)]
+        """At most ``MOST_AGENTS``. `takes` names from whoever has them. For each '', or the
+        node where its name is taken; None where the table knows no such token. And the news
+        after that."""
+        arguments: list[Any] = [0 if takes else self._limits[0], token, len(kinds)]
         for kind in kinds.items():
             arguments += kind
         for one in agents:

@@ -1,6 +1,6 @@
 -- REGISTER: agents join a node.
 --
--- ARGV     dead_after * 1e6, token, how many kinds; of each its number and what it is; then of
+-- ARGV     dead_after * 1e6, or 0 to take names from whoever has them; token, how many kinds; of each its number and what it is; then of
 --          each agent name, number, number of its kind, figures
 -- Returns  {'OK', for each agent '' or the node where the name is taken, ...} | {'UNKNOWN'}
 local dead_after, token = tonumber(ARGV[1]), ARGV[2]
