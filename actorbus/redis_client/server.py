@@ -79,7 +79,7 @@ class RedisServer:
         Raises:
             TransportUnavailable: no server of a cluster answers.
         """
-        self._check_process()
+        self.check_process()
         client = self._client
         if client is None:
             with self._making, self.errors():
@@ -94,12 +94,12 @@ class RedisServer:
 
         In a cluster, it is at any of its servers: what is published at one is heard at all.
         """
-        self._check_process()
+        self.check_process()
         return self._make_one(**self._options(None, 0))
 
     def publisher(self) -> Redis:
         """A client that sends nothing twice, for at most once. Whoever asked closes it."""
-        self._check_process()
+        self.check_process()
         return self._make_one(**self._options(_COMMAND_TIMEOUT, 0))
 
     @contextmanager
@@ -109,7 +109,7 @@ class RedisServer:
         Raises:
             TransportUnavailable: nothing answers that would know them.
         """
-        self._check_process()
+        self.check_process()
         from actorbus.redis_client.clients import Member
 
         found: list[Member] = []
@@ -202,7 +202,11 @@ class RedisServer:
         """The library's words; it quotes no password, and this makes sure of it."""
         return without(meant(error, tls=self._address.tls), self._secrets)
 
-    def _check_process(self) -> None:
+    def check_process(self) -> None:
+        """
+        Raises:
+            TransportUnavailable: this process was forked from the one that it belongs to.
+        """
         if self._process != os.getpid():
             raise TransportUnavailable(
                 f"{self.shown}: its connections belong to process {self._process}, which was"

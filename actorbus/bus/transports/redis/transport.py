@@ -279,6 +279,11 @@ class RedisTransport:
         self._server.close()
 
     def flush(self, timeout: float) -> int:
+        """
+        Raises:
+            TransportUnavailable: this process was forked from the node's.
+        """
+        self._server.check_process()
         return self._outbox.flush(timeout)
 
     def pending(self) -> int:
@@ -414,10 +419,12 @@ class RedisTransport:
         Raises:
             UnsupportedPayload, PayloadTooLarge: it cannot be carried.
             MailboxFull: too many requests wait for answers.
-            TransportUnavailable: Redis is away, and no more may wait until it is back.
+            TransportUnavailable: Redis is away, and no more may wait until it is back; or this
+                process was forked from the node's.
         """
         if self._home is None or self._closed:
             raise BusClosed("the node is not running; start it, or use it as `with Node()`")
+        self._server.check_process()  # the threads that would send it are the parent's
         request = message.kind is MessageKind.REQUEST and message.answer_to is not None
         blob = pack_message(self.codec, message, self._shift(), self.node if request else None)
         if self._trust is not None:
