@@ -199,8 +199,9 @@ class Runtime:
             for pattern in cell.agent_class.subscriptions:
                 subscribe(self, cell.name, pattern, None)
         except BaseException:
-            cell.abandon()
+            # In this order: what came for it meanwhile is left to whoever runs it elsewhere.
             self._free_name(cell, gone=False)
+            cell.abandon()
             raise
         if cell.parent is not None:
             if cell.parent.children is None:
