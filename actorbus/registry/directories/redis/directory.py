@@ -301,17 +301,17 @@ class RedisDirectory:
         home = self._home(node)
         refusals: list[NameTaken] = []
         new: dict[str, Entry] = {}
-        for one in entries:
-            name = one.member.name
+        for entry in entries:
+            name = entry.member.name
             own = home.own(name)
             first = new.get(name) if own is None else own.entry
             if first is None:
-                new[name] = one
-            elif first.member is not one.member:
+                new[name] = entry
+            elif first.member is not entry.member:
                 refusals.append(NameTaken(name, node))
-        told = [(one, written(one.member, self._codec)) for one in new.values()]
+        told = [(entry, written(entry.member, self._codec)) for entry in new.values()]
         with self._view.lock:
-            joining = [home.admit(one, what) for one, what in told]
+            joining = [home.admit(entry, what) for entry, what in told]
         if not joining:
             return refusals
         try:
