@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from contextlib import ExitStack
@@ -43,14 +44,15 @@ from actorbus import (
     agent,
     handles,
 )
-from actorbus.bus.transports.redis.log import Outgoing
+from actorbus.bus.transports.redis.log import InboxLog, Outgoing
 from actorbus.redis_client import RedisServer
+from actorbus.telemetry import TransportTrouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from actorbus.bus.dead_letters import DeadLetter
-    from actorbus.bus.transports.redis.log import InboxLog
     from tests.conftest import RedisProcess
 
 DEADLINE = 10.0
@@ -1073,3 +1075,279 @@ class TestLife:
 
         assert heard_by(listener, 3_000) == list(range(3_000))
         assert len(here.dead_letters) == len(there.dead_letters) == 0
+
+
+LAZY = """
+from actorbus import Agent, handles
+
+class Counter(Agent):
+    def __init__(self):
+        self.count = 0
+
+    @handles
+    def add(self, number: int) -> int:
+        self.count += number
+        return self.count
+
+class Shouter(Agent):
+    failures = {failures}
+
+    def __init__(self):
+        if Shouter.failures:
+            Shouter.failures -= 1
+            raise OSError("no voice")
+
+    @handles
+    def shout(self, text: str) -> str:
+        return text.upper()
+"""
+
+
+def owner_of(name: str, *nodes: Node) -> Node:
+    """Which of these nodes runs the agent, and it alone."""
+    (owner,) = [node for node in nodes if name in node._runtime.cells]
+    return owner
+
+
+class TestLazyAgents:
+    @pytest.fixture
+    def load(self, tmp_path: Path) -> Callable[..., None]:
+        def load(*nodes: Node, failures: int = 0) -> None:
+            (tmp_path / "lazy.py").write_text(LAZY.replace("{failures}", str(failures)))
+            for node in nodes:
+                loaded = node.load(tmp_path)
+                assert loaded.broken == ()
+                assert set(loaded.agents) == {"counter", "shouter"}
+
+        return load
+
+    def test_a_folder_that_two_nodes_load_is_no_conflict_and_each_agent_is_made_once(
+        self, anywhere: Deployment, load: Callable[..., None]
+    ) -> None:
+        here, there = anywhere.pair()
+        third = anywhere.start("third")
+        load(here, there)
+
+        sums = [node.ask("counter", 1) for node in (third, here, there, third)]
+        found = [reply.get(DEADLINE) for reply in sums]
+
+        assert sorted(found) == [1, 2, 3, 4]
+        assert third.ask("shouter", "a").get(DEADLINE) == "A"
+        assert owner_of("counter", here, there, third) is not third
+
+    def test_nobody_makes_an_agent_before_it_is_needed(
+        self, deployment: Deployment, load: Callable[..., None]
+    ) -> None:
+        here, there = deployment.pair()
+        third = deployment.start("third")
+
+        load(here, there)
+        third.ask("shouter", "a").get(DEADLINE)
+
+        assert all("counter" not in node._runtime.cells for node in (here, there, third))
+
+    def test_what_is_told_to_a_lazy_agent_wakes_it(
+        self, deployment: Deployment, load: Callable[..., None]
+    ) -> None:
+        here, there = deployment.pair()
+        third = deployment.start("third")
+        load(here, there)
+
+        third.tell_many([("counter", 1)] * 10)
+
+        assert third.ask("counter", 0).get(DEADLINE) == 10
+
+    def test_another_node_takes_over_when_the_owner_stops(
+        self, anywhere: Deployment, load: Callable[..., None]
+    ) -> None:
+        here, there = anywhere.pair()
+        third = anywhere.start("third")
+        load(here, there)
+        third.ask("counter", 1).get(DEADLINE)
+        owner = owner_of("counter", here, there)
+        other = there if owner is here else here
+
+        owner.stop()
+
+        until(lambda: "counter" in other._runtime.cells)
+        assert third.ask("counter", 5).get(DEADLINE) == 5
+
+    def test_an_agent_that_cannot_be_made_here_is_left_to_others_and_reported(
+        self, deployment: Deployment, load: Callable[..., None]
+    ) -> None:
+        here, there = deployment.pair()
+        third = deployment.start("third")
+        events: list[Any] = []
+        here.telemetry.listen(events.append)
+        there.telemetry.listen(events.append)
+        load(here, there, failures=1)
+
+        answer = third.ask("shouter", "a")
+
+        assert answer.get(DEADLINE) == "A"
+        (trouble,) = [one for one in events if isinstance(one, TransportTrouble)]
+        assert "no voice" in str(trouble.error)
+
+    def test_what_waits_for_an_agent_goes_on_waiting_where_a_node_could_not_take_it_in(
+        self,
+        deployment: Deployment,
+        traveller: type[Traveller],
+        monkeypatch: pytest.MonkeyPatch,
+        gate: Gate,
+    ) -> None:
+        here, there = deployment.pair()
+        third = deployment.start("third")
+        there.spawn(traveller, "hello", name="traveller")
+        there.stop()
+        gate.opened.clear()
+        third.tell_many([("traveller", number) for number in range(5)])
+        third.flush(DEADLINE)
+
+        def refuse(cell: Any) -> None:
+            until(lambda: len(cell.mailbox) > 0 or gate.entered.is_set())
+            raise NameTaken(cell.name, "there")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(here.registry, "register", refuse)
+            with pytest.raises(NameTaken):
+                here.spawn(traveller, "hello", name="traveller")
+        gate.opened.set()
+        third.spawn(traveller, name="makes it known there")
+
+        until(lambda: len(traveller.heard) >= 5)
+        assert list(dict.fromkeys(traveller.heard)) == list(range(5))
+        assert len(here.dead_letters) == 0
+
+
+class TestAcknowledgement:
+    """What a handler sends is in the inboxes of others before its own message is over."""
+
+    class Relay(Agent):
+        @handles
+        def pass_on(self, number: int) -> int:
+            self.tell("listener", number)
+            return number
+
+    class Held:
+        """Sends of one node, held back while the rest of it goes on."""
+
+        def __init__(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+            self.reached = threading.Event()
+            self.gate = threading.Event()
+            log: InboxLog = node.bus.transport.log  # type: ignore[attr-defined]
+            send = log.send
+
+            def held(*arguments: Any, **options: Any) -> Any:
+                self.reached.set()
+                assert self.gate.wait(DEADLINE)
+                return send(*arguments, **options)
+
+            monkeypatch.setattr(log, "send", held)
+
+    def silence(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Others take it for dead."""
+        transport: Any = node.bus.transport
+        transport._keeper.close(leave=False)
+        registry: Any = node.registry
+        monkeypatch.setattr(registry, "_beat_again_after", lambda _: None)
+        registry._timer.cancel()
+
+    def settle(self, node: Node) -> None:
+        """See that what `node` acknowledged meanwhile has come to the server."""
+        ref = node.spawn(Listener, name="settled")
+        log: InboxLog = node.bus.transport.log  # type: ignore[attr-defined]
+        other = InboxLog(log._server, namespace=node.settings.namespace)
+        other.send("stranger", [Outgoing("settled", 1, 2, b"i" * 16, b"\xc1")])
+        until(lambda: len(node.dead_letters) == 1 and log.depth("settled") == 0)
+        ref.stop()
+
+    def test_a_message_is_over_once_what_its_handler_told_others_has_arrived(
+        self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here, there = deployment.pair()
+        listener = here.spawn(Listener, name="listener")
+        there.spawn(self.Relay, name="relay")
+        log: InboxLog = here.bus.transport.log  # type: ignore[attr-defined]
+        held = self.Held(there, monkeypatch)
+
+        here.tell("relay", 1)
+        assert held.reached.wait(DEADLINE)
+        until(lambda: len(there.history) == 1)
+        self.settle(there)
+        before = log.depth("relay")
+        held.gate.set()
+
+        assert before == 1
+        assert heard_by(listener, 1) == [1]
+        until(lambda: log.depth("relay") == 0)
+
+    def test_a_request_is_over_once_its_answer_has_arrived(
+        self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here, there = deployment.pair()
+        there.spawn(Clerk, name="clerk")
+        log: InboxLog = here.bus.transport.log  # type: ignore[attr-defined]
+        held = self.Held(there, monkeypatch)
+
+        answer = here.ask("clerk", "a")
+        assert held.reached.wait(DEADLINE)
+        self.settle(there)
+        before = log.depth("clerk")
+        held.gate.set()
+
+        assert before == 1
+        assert answer.get(DEADLINE) == "A"
+        until(lambda: log.depth("clerk") == 0)
+
+    def test_who_handled_and_could_not_tell_others_is_asked_to_again(
+        self,
+        deployment: Deployment,
+        traveller: type[Traveller],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """A node dies with the answer in its outbox: the next owner answers."""
+        here = deployment.start("here", beat=0.1, suspect_after=0.3, dead_after=1.0)
+        there = deployment.start("there", beat=0.1, suspect_after=0.3, dead_after=1.0)
+        third = deployment.start("third", beat=0.1, suspect_after=0.3, dead_after=1.0)
+        third.spawn(traveller, name="makes it known there").stop()
+        there.spawn(traveller, "hello", name="traveller")
+        held = self.Held(there, monkeypatch)
+        answer = here.ask("traveller", 1)
+        assert held.reached.wait(DEADLINE)
+
+        self.silence(there, monkeypatch)
+
+        assert answer.get(DEADLINE) == "hello 1"
+        assert traveller.heard == [1, 1]
+        held.gate.set()
+
+
+def test_a_forked_child_is_told_to_make_a_node_of_its_own(deployment: Deployment) -> None:
+    node = deployment.start("node")
+    ref = node.spawn(Clerk, name="clerk")
+    ref.ask("a").get(DEADLINE)
+    reading, writing = os.pipe()
+
+    child = os.fork()
+    if child == 0:
+        said = []
+        for use in (
+            lambda: ref.tell("b"),
+            lambda: ref.ask("b").get(1.0),
+            lambda: node.spawn(Clerk, name="second"),
+            lambda: node.flush(1.0),
+        ):
+            try:
+                said.append(repr(use()))
+            except BaseException as error:
+                said.append(f"{type(error).__name__}: {error}")
+        os.write(writing, "\n".join(said).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read().splitlines()
+    os.waitpid(child, 0)
+
+    assert len(said) == 4
+    assert all("make a new Node in the child" in line for line in said), said
+    assert ref.ask("c").get(DEADLINE) == "C"
