@@ -274,6 +274,18 @@ def left_wakes(keys: set[str]) -> set[str]:
     return {key for key in keys if len(key) == 32}
 
 
+def test_nothing_stays_of_agents_that_end_right_before_their_node(tables: Tables) -> None:
+    directory = tables.open()
+    directory.join("a")
+    directory.register_all([entry(ListedAgent(f"agent-{at}"), "a") for at in range(20)])
+
+    for at in range(20):
+        directory.unregister(f"agent-{at}", "a")
+    directory.leave("a")
+
+    assert tables.client.hlen(tables.key("agents")) == 0
+
+
 def test_what_a_node_that_died_left_behind_is_swept_once_its_name_is_taken(
     tables: Tables,
 ) -> None:

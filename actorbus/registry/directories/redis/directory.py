@@ -420,6 +420,7 @@ class RedisDirectory:
 
     def _try_goodbyes(self) -> None:
         try:
+            self._flush_departures()
             self._say_goodbyes()
         except TransportUnavailable as error:
             self._worries.append(error)
