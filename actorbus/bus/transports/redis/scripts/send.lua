@@ -101,7 +101,7 @@ local function publish(from, count)
   if taken == 0 then return end
   redis.call('HSET', meta, 'n', string.format('%.0f', number), 'ms', ms)
   redis.call('HSET', producers, producer, string.format('%.0f %.0f', last, now))
-  rung['%20topics'] = true
+  rung['%20topics'] = ''
 end
 
 local at = 5
