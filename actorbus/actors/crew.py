@@ -36,10 +36,13 @@ class Crew:
         runtime: Runtime,
         packs: Packs,
         offer: Callable[[str, MailboxPolicy, bytes], None],
+        comes_back: Callable[[str], bool],
     ) -> None:
         self._runtime = runtime
         self._packs = packs
         self._offer = offer
+        self.comes_back = comes_back
+        """Whether an agent that runs nowhere will run again."""
         self._classes: dict[str, type[Agent]] = {}
 
     def know(self, cls: type[Agent]) -> None:

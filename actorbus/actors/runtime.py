@@ -13,6 +13,7 @@ from actorbus.actors.agent import Agent
 from actorbus.actors.cell import Cell
 from actorbus.actors.commands import START
 from actorbus.actors.expecting import ExpectingReply
+from actorbus.actors.far_watches import FarWatches
 from actorbus.actors.functions import agent_class
 from actorbus.actors.lifecycle import State
 from actorbus.actors.ref import Ref, inherited_deadline
@@ -92,6 +93,7 @@ class Runtime:
         settings: Settings,
         telemetry: Telemetry,
         random: random_module.Random,
+        post: Callable[[Callable[[], None]], None],
         deliver_middleware: Sequence[Middleware] = (),
     ) -> None:
         self.node = node
@@ -126,6 +128,9 @@ class Runtime:
         self._loggers: dict[str, Any] = {}
         self._schedules: dict[str, list[Schedule]] = {}
         self._watched: dict[str, set[str]] = {}
+        self._far_watches = FarWatches(
+            registry, clock, self._comes_back, self._tell_terminated, post
+        )
 
     # -- agents
 
@@ -419,7 +424,11 @@ class Runtime:
 
     # -- what agents may ask for
 
+    def _comes_back(self, name: str) -> bool:
+        return self.crew is not None and self.crew.comes_back(name)
+
     def _watch_no_more(self, watched: str, watcher: str) -> None:
+        self._far_watches.forget(watcher, watched)
         watchers = self._watched.get(watched)
         if watchers is not None:
             watchers.discard(watcher)
@@ -436,7 +445,10 @@ class Runtime:
                     watcher.watches = set()
                 watcher.watches.add(name)
                 return
-        self._tell_terminated(watcher.name, name, "it does not run here")
+            if watcher.watches is None:
+                watcher.watches = set()
+            watcher.watches.add(name)
+        self._far_watches.add(watcher.name, name)
 
     def schedule(self, cell: Cell, every: float, payload: Any) -> Schedule:
         """Have the agent tell itself `payload` again and again.

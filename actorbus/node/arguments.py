@@ -45,6 +45,9 @@ class RunsElsewhere(Protocol):
     def offer(self, name: str, policy: MailboxPolicy, spec: bytes) -> None:
         """Let others send to an agent that some node can make once it is needed."""
 
+    def comes_back(self, name: str) -> bool:
+        """Whether an agent that runs nowhere will run again."""
+
 
 def transport_of(
     bus: object, *, name: str, settings: Settings, make_codec: Callable[[], Codec]

@@ -184,13 +184,14 @@ class Node:
             settings=self.settings,
             telemetry=self.telemetry,
             random=random.Random(self._seed()),
+            post=self._post,
             deliver_middleware=deliver_side,
         )
         self._runtime.make_logger = self._make_logger
         self._runtime.learn_types = self._learn_types
         if isinstance(transport, RunsElsewhere):
             self._runtime.crew = transport.crew = Crew(
-                self._runtime, transport.codec, transport.offer
+                self._runtime, transport.codec, transport.offer, transport.comes_back
             )
         self._work = Work(self._runtime.cells, transport)
         self._mailboxes: dict[str, PullMailbox] = {}

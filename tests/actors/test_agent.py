@@ -271,7 +271,7 @@ class TestBelongings:
     def test_watch_tells_of_an_agent_that_was_gone_before(self, node: Node) -> None:
         ended = watch(node, "nobody")
 
-        assert ended() == Terminated("nobody", "it does not run here")
+        assert ended() == Terminated("nobody", "it runs nowhere")
 
     def test_schedule_sends_until_it_is_cancelled(self, node: Node, box: Box) -> None:
         schedules: list[Any] = []

@@ -397,6 +397,15 @@ class RedisTransport:
         terms = self._offered[name] = Terms(policy.capacity, policy.overflow, spec)
         self.log.offer(name, terms)
 
+    def comes_back(self, name: str) -> bool:
+        """Whether an agent that runs nowhere now is kept for a node that can make it.
+
+        Raises:
+            TransportUnavailable: the server did not answer.
+        """
+        (known,) = self.log.known([name])
+        return known is not None and bool(known.spec)
+
     def subscribe(self, route: Route) -> None:
         self._router.add(route)
 
