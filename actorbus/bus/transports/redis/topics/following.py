@@ -56,6 +56,16 @@ class Missed(NamedTuple):
         return b"gap%013d" % self.gap.last
 
 
+class _Known(NamedTuple):
+    """An entry that was read. Logs are counted: each rewinding begins another."""
+
+    born: int
+    """In which log it was read first."""
+    log: int
+    """In which it was read last, and where."""
+    number: int
+
+
 class Listeners(Protocol):
     """Who gets what; see ``Audience``."""
 
@@ -87,10 +97,11 @@ class _Follower:
         "alone",
         "ending",
         "floor",
-        "had",
         "in_hand",
         "line",
         "name",
+        "owed",
+        "trusts",
         "unsaved",
         "waiting",
     )
@@ -101,8 +112,9 @@ class _Follower:
         """Nothing up to there is for it."""
         self.alone: Point | None = None
         """Up to where it was read for alone; None if it is with the others."""
-        self.had = 0
-        """While it is read for alone: the last it went past, in the order of the common reading."""
+        self.trusts = 0
+        """What is known from logs before that one it has had, but for what it is owed."""
+        self.owed: frozenset[bytes] = frozenset()
         self.line: list[_Place] = []
         """What it is not done with, and what it is done with behind that."""
         self.waiting: list[_Place] = []
@@ -119,6 +131,13 @@ class _Follower:
         """Whether it waits for a save, or soon will."""
         return self.unsaved >= ENOUGH or bool(self.waiting and not self.in_hand)
 
+    def has_had(self, event_id: bytes, known: _Known) -> bool:
+        return known.born < self.trusts and event_id not in self.owed
+
+    def holds(self, event_id: bytes) -> bool:
+        """Whether it waits for it, or is not done with it."""
+        return any(place.what.id == event_id and not place.is_done for place in self.line)
+
     def line_up(self, what: Entry | Missed, serial: int) -> None:
         place = _Place(what, serial)
         self.line.append(place)
@@ -126,11 +145,21 @@ class _Follower:
 
     def take(self) -> list[_Place]:
         """What it is given now."""
-        room = 0 if self.ending else max(0, AHEAD - len(self.ahead))
+        room = 0 if self.ending else max(AHEAD - len(self.ahead), int(self._is_crossed()))
         some, self.waiting = self.waiting[:room], self.waiting[room:]
         self.ahead += some
         self.in_hand.update((place.what.id, place) for place in some)
         return some
+
+    def _is_crossed(self) -> bool:
+        """Whether what waits lies before what it is done with, so that no save makes room.
+
+        So it may be where the log was rewound and events came again in another order.
+        """
+        if self.in_hand or not self.waiting or len(self.ahead) < AHEAD:
+            return False
+        first = min(place.before for place in self.waiting)
+        return any(place.point > first for place in self.ahead if place.is_done)
 
     def done(self, event_id: bytes) -> bool:
         place = self.in_hand.pop(event_id, None)
@@ -170,14 +199,11 @@ class Following:
         self._ready: dict[str, _Follower] = {}
         """Those with something that waits."""
         self._serial = 0
-        self._known: dict[bytes, int] = {}
-        """What was read last, and in which order."""
+        self._log = 0
+        self._known: dict[bytes, _Known] = {}
+        """What was read last."""
         self._steps: deque[tuple[Point, bytes]] = deque([(at, b"")], maxlen=_STEPS)
         """Where one can go back to."""
-        self._newest = 0
-        """The order of the newest entry ever read."""
-        self._again_until = 0
-        """The newest, when the log was last rewound."""
         self._adrift: dict[bytes, list[_Place]] = {}
         """What stands in line from before the log was rewound, and was not read again yet."""
         self._save: Save | None = None
@@ -261,16 +287,22 @@ class Following:
                     self._miss(follower, what)
                 self.read, self.read_id = what.point, b""
                 continue
-            if what.id in self._known:
-                for place in self._adrift.pop(what.id, ()):
-                    place.before, place.point = what.before, what.point
-            elif isinstance(what, Broken):
-                self.broken.append(what)
-            else:
-                for name in listeners.names(what, self.agents):
-                    self._give(self._followers.get(name), what)
+            known = self._known.get(what.id)
+            self._moor(what)
+            if known is None or known.log < self._log:
+                self._spread(what, known, listeners)
+                self._remember(what, known)
             self.read, self.read_id = what.point, what.id
-            self._remember(what)
+
+    def _spread(self, what: Entry | Broken, known: _Known | None, listeners: Listeners) -> None:
+        if isinstance(what, Broken):
+            if known is None:
+                self.broken.append(what)
+            return
+        for name in listeners.names(what, self.agents):
+            follower = self._followers.get(name)
+            if follower is not None and (known is None or not follower.has_had(what.id, known)):
+                self._give(follower, what)
 
     def _miss(self, follower: _Follower, missed: Missed) -> None:
         """A gap, for who was not beyond it already."""
@@ -279,25 +311,26 @@ class Following:
             missed = Missed(Gap(floor.number + 1, missed.gap.last), floor, missed.point)
         self._give(follower, missed)
 
-    def _give(self, follower: _Follower | None, what: Entry | Missed) -> None:
-        if follower is None or follower.alone is not None:
-            return
-        if what.point.number <= follower.floor.number:
+    def _give(self, follower: _Follower, what: Entry | Missed) -> None:
+        if follower.alone is not None or what.point.number <= follower.floor.number:
             return
         if len(follower.line) >= LINE:
-            follower.alone, follower.had = what.before, self._serial - 1
+            follower.alone = what.before
             self._busy[follower.name] = follower
         else:
             self._line_up(follower, what)
 
     def _line_up(self, follower: _Follower, what: Entry | Missed) -> None:
+        if self._log and follower.holds(what.id):
+            return
         follower.line_up(what, self._serial)
         self._busy[follower.name] = follower
         self._ready[follower.name] = follower
 
-    def _remember(self, what: Entry | Broken) -> None:
-        if what.id not in self._known:
-            self._newest = self._known[what.id] = self._serial
+    def _remember(self, what: Entry | Broken, known: _Known | None) -> None:
+        born = self._log if known is None else known.born
+        self._known.pop(what.id, None)
+        self._known[what.id] = _Known(born, self._log, what.point.number)
         if len(self._known) > _REMEMBERED:
             del self._known[next(iter(self._known))]
         if what.point.number % _STEP == 0:
@@ -309,11 +342,7 @@ class Following:
         """Points to read from alone, at most so many, and for whom: who has room in line."""
         found: dict[Point, list[str]] = {}
         for name, follower in self._busy.items():
-            if not follower.ending:
-                self._catch_up(follower)
             if follower.alone is None or follower.ending or len(follower.line) * 2 > LINE:
-                continue
-            if follower.alone.number >= self.read.number:
                 continue
             if follower.alone in found or len(found) < most:
                 found.setdefault(follower.alone, []).append(name)
@@ -333,25 +362,17 @@ class Following:
             if what.point.number > self.read.number:
                 break
             self._serial += 1
-            order = self._known.get(what.id)
+            if not isinstance(what, Missed):
+                self._moor(what)
+            known = self._known.get(what.id)
+            is_again = known is not None and known.number != what.point.number
             for follower in followers:
-                if order is None or order > follower.had:
-                    follower.had = follower.had if order is None else order
+                if not (is_again or (known and follower.has_had(what.id, known))):
                     self._give_alone(follower, what, listeners)
                 follower.alone = what.point
         for follower in followers:
-            self._catch_up(follower)
-
-    def _catch_up(self, follower: _Follower) -> None:
-        """Let it go with the others again, if it is as far as they are.
-
-        Others are not given again what they know of a log that was rewound; one that does not
-        know all of that stays alone until it does.
-        """
-        if follower.alone is None or follower.alone.number < self.read.number:
-            return
-        if follower.had >= self._again_until:
-            follower.alone = None
+            if follower.alone is not None and follower.alone.number >= self.read.number:
+                follower.alone = None
 
     def _give_alone(
         self, follower: _Follower, what: Entry | Broken | Missed, listeners: Listeners
@@ -378,13 +399,28 @@ class Following:
         if told.first is not None and self.read.number < told.first.number - 1:
             self.read, self.read_id = Point(told.first.number - 1, told.first.time), b""
         self._adrift = {}
-        self._again_until = self._newest
+        owed: dict[tuple[Point | None, int, frozenset[bytes]], frozenset[bytes]] = {}
         for follower in self._followers.values():
+            key = (follower.alone, follower.trusts, follower.owed)
+            if key not in owed:
+                owed[key] = frozenset(self._not_had(follower))
+            follower.owed = owed[key]
             self._rewind(follower)
+        self._log += 1
         self.save_anew()
         return self.read
 
+    def _not_had(self, follower: _Follower) -> Iterator[bytes]:
+        """Of what is known, that which stood behind where one was read for alone."""
+        for event_id, known in self._known.items():
+            if known.log == self._log:
+                if follower.alone is not None and known.number > follower.alone.number:
+                    yield event_id
+            elif not follower.has_had(event_id, known):
+                yield event_id
+
     def _rewind(self, follower: _Follower) -> None:
+        follower.trusts = self._log + 1
         follower.floor = min(follower.floor, self.read)
         if follower.alone is not None:
             follower.alone = min(follower.alone, self.read)
@@ -393,6 +429,13 @@ class Following:
                 place.before = place.point = self.read
                 if not place.is_done:
                     self._adrift.setdefault(place.what.id, []).append(place)
+        # Where the others are now is known only once they are read again.
+        follower.ahead = [place for place in follower.ahead if not place.is_done]
+
+    def _moor(self, what: Entry | Broken) -> None:
+        """What stands in line from before is there now."""
+        for place in self._adrift.pop(what.id, ()):
+            place.before, place.point = what.before, what.point
 
     # -- handing out
 

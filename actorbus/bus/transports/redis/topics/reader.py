@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
+from actorbus.bus.transports.redis.log import Fenced
 from actorbus.bus.transports.redis.topics.audience import Audience, is_like, read_back, written
 from actorbus.bus.transports.redis.topics.following import Following, Missed
 from actorbus.bus.transports.redis.topics.log import START, Rewound, point_of, saving
@@ -320,11 +321,12 @@ class TopicReader:
         with contextlib.suppress(TransportUnavailable):
             # The listener sleeps at its bell. Without this it hears of the end a second later.
             self._log.ring()
-            if not self._following.agents:
-                self._call("leave")
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(10.0)
+        if not self._following.agents:
+            with contextlib.suppress(TransportUnavailable):
+                self._record.call("leave", anew=True)
 
     # -- calls
 
@@ -359,8 +361,6 @@ class TopicReader:
             self._following.save_anew()
         self._look()
         self._save()
-        for route in list(self._recorded):
-            self._call("subscribe", encoded(route.name), written(route, self._codec))
         self._ring()
 
     def _restore(self, agents: Sequence[str]) -> None:
@@ -462,7 +462,7 @@ class TopicReader:
                     following.came_alone(agents, point, found, self._audience)
             self._now = common.now
             self._given += following.hand_out()
-            if following.read != before and self._since is None:
+            if (lags or following.read != before) and self._since is None:
                 self._since = time.monotonic()
             return bool(common.entries or lags)
 
@@ -476,13 +476,15 @@ class TopicReader:
                 return
         try:
             self._record.call("save", *saving(save), anew=save.anew)
+            if save.anew:
+                self._record_again()
         except Lost:
             with self._changed:
                 self._following.save_anew()
         except Rewritten:
             with self._changed:
                 self._following.not_saved()
-                self._rung, self._since = True, since
+                self._rung, self._since = True, since or 0.0
         except TransportUnavailable:
             with self._changed:
                 self._since = since or 0.0
@@ -492,6 +494,15 @@ class TopicReader:
                 self._following.saved()
                 self._given += self._following.hand_out()
                 self._changed.notify_all()
+
+    def _record_again(self) -> None:
+        """The server may have lost subscriptions with its tail."""
+        for route in list(self._recorded):
+            since = self._audience.of(route.name).get(route)
+            if since is not None:
+                words = (encoded(route.name), written(route, self._codec), str(since))
+                with contextlib.suppress(Fenced):
+                    self._call("subscribe", *words)
 
     def _hand_over(self) -> None:
         with self._changed:

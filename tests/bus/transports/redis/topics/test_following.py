@@ -488,6 +488,7 @@ class FollowingAgainstModel(RuleBasedStateMachine):
     # -- the end
 
     def quiesce(self) -> None:
+        idle = 0
         for _ in range(len(self.published) * 4 + 50):
             before = (self.server, self.node.read, str(self.got), self.node.lagging)
             self.look(12)
@@ -495,7 +496,9 @@ class FollowingAgainstModel(RuleBasedStateMachine):
                 while self.in_hand[agent]:
                     self.handle(agent, 0, 1)
             self.save(arrives=True, answered=True)
-            if before == (self.server, self.node.read, str(self.got), self.node.lagging):
+            is_same = before == (self.server, self.node.read, str(self.got), self.node.lagging)
+            idle = idle + 1 if is_same else 0
+            if idle == 5:
                 break
         assert self.node.lagging == frozenset()
         assert self.server.points == ()

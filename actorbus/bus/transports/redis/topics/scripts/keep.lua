@@ -10,7 +10,7 @@
 --   save         point last read, id there ('': not known), watermark, 1 for all anew, how many points,
 --                agent, point, ..., then agents whose point is the watermark from now on
 --   leave        the node has no agents any more
---   subscribe    agent, subscription
+--   subscribe    agent, subscription; and the point where it began, if it is told again
 --   unsubscribe  agent, subscription
 -- Returns  'OK ...' | 'RESET' the log is not the one that was read | 'LOST' the call before is not
 --          known | 'STALE' a newer call came before | 'FENCED' another node has the agent
@@ -138,7 +138,7 @@ local agent, subscription = ARGV[6], ARGV[7]
 if is_elsewhere(agent) then return 'FENCED' end
 local all = tag .. ':t:subs:' .. agent
 if what == 'subscribe' then
-  redis.call('HSETNX', all, subscription, last)
+  redis.call('HSETNX', all, subscription, ARGV[8] or last)
   return answered('OK ' .. redis.call('HGET', all, subscription))
 end
 redis.call('HDEL', all, subscription)
