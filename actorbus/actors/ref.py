@@ -9,7 +9,7 @@ from actorbus.actors.reply import Reply
 from actorbus.actors.topics import Subscription, subscribe
 from actorbus.bus.arguments import checked_priority, checked_timeout
 from actorbus.bus.origin import CURRENT
-from actorbus.errors import UnknownRecipient
+from actorbus.errors import InvalidArgument, UnknownRecipient
 from actorbus.message import MessageKind, Priority, envelope
 
 if TYPE_CHECKING:
@@ -204,11 +204,19 @@ class Ref:
         """Stop the agent. Returns at once; from now on sends get ``AgentStopped``.
 
         The message in hand ends. What waits becomes ``stopped``, or with `drain` is handled
-        first.
+        first. One on another node is told, as soon as may be.
+
+        Raises:
+            InvalidArgument: it is on another node, and the transport cannot tell it.
         """
         cell = self._cell
         if cell is not None:
             cell.stop(drain=drain)
+            return
+        far_stop = getattr(self._bus.transport, "stop_agent", None)
+        if far_stop is None:
+            raise InvalidArgument("an agent to stop", self.name, "only its own node can stop it")
+        far_stop(self.name, drain)
 
     def subscribe(self, pattern: str, where: Where | None = None) -> Subscription:
         """Send the agent what is published on topics like `pattern` and passes `where`.

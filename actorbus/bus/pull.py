@@ -109,6 +109,10 @@ class PullMailbox:
 
     waits_in_turn = False
 
+    def stop(self, *, drain: bool = False, reason: str = "stopped") -> None:
+        """``close``, as an agent's owner is told to; what waits is not to be handled."""
+        self.close()
+
     def close(self) -> None:
         """Take no more; what waits becomes ``stopped``. Idempotent."""
         self._bus.transport.detach(self.inbox)

@@ -67,6 +67,7 @@ def transport_of(
 
 
 def _redis_transport(url: str, name: str, settings: Settings, codec: Codec) -> Transport:
+    from actorbus import __version__
     from actorbus.bus.transports.pubsub import PubSubTransport
     from actorbus.bus.transports.redis.deployment import PARTITIONS
     from actorbus.bus.transports.redis.transport import RedisTransport
@@ -104,6 +105,8 @@ def _redis_transport(url: str, name: str, settings: Settings, codec: Codec) -> T
         namespace=settings.namespace,
         dead_after=settings.dead_after,
         incarnation=transport.node,
+        version=__version__,
+        names_held=kind == "durable",
     )
     transport.shared["store"] = RedisStore(
         server,

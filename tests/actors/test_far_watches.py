@@ -113,6 +113,6 @@ def test_an_agent_that_moves_has_not_stopped_until_nobody_runs_it(start: Start) 
     here.ask("moving", "still there?").get(DEADLINE)
     with pytest.raises(queue.Empty):
         told.get(timeout=0.5)
-    second.ref("moving").stop()
+    here.ref("moving").stop()
 
     assert told.get(timeout=DEADLINE) == Terminated("moving", "it has stopped")

@@ -9,6 +9,7 @@ ASK    one byte, the length of the name of the node that asks; that name; the me
 VALUE  the id of the request, 16 bytes; the payload it came to, as the codec packs it
 ERROR  the id of the request; msgpack of the error's class, text and fields
 CANCEL  the id of the request, which nobody waits for any more
+STOP   16 bytes that mean nothing; 1 if what waits is to be handled first, else 0; an agent's name
 =====  =========================================================================================
 """
 
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgpack  # type: ignore[import-untyped]
 
 from actorbus.bus.transports.pubsub.wire import error_fields, read_error
-from actorbus.errors import Undecodable, Untrusted
-from actorbus.message import MessageId
+from actorbus.errors import InvalidName, Undecodable, Untrusted
+from actorbus.message import MessageId, check_name
 
 if TYPE_CHECKING:
     from actorbus.bus.transports.redis.log import Item
@@ -39,6 +40,7 @@ class Word(IntEnum):
     VALUE = 3
     ERROR = 4
     CANCEL = 5
+    STOP = 6
 
 
 _MAIL: Final = bytes([Word.MAIL])
@@ -56,6 +58,13 @@ class Cancelled(NamedTuple):
     """Nobody waits for the answer to a request any more."""
 
     request: MessageId
+
+
+class StopAgent(NamedTuple):
+    """An agent of this node is to stop."""
+
+    name: str
+    drain: bool
 
 
 def pack_message(codec: Codec, message: Message[Any], shift: float, asker: str | None) -> bytes:
@@ -118,7 +127,11 @@ def pack_cancel(request: MessageId) -> bytes:
     return bytes([Word.CANCEL]) + request.to_bytes(_ID, "big")
 
 
-def read_note(codec: Codec, blob: bytes, agent_of: Any) -> Outcome | Cancelled:
+def pack_stop(name: str, *, drain: bool) -> bytes:
+    return bytes([Word.STOP]) + bytes(_ID) + bytes([drain]) + name.encode()
+
+
+def read_note(codec: Codec, blob: bytes, agent_of: Any) -> Outcome | Cancelled | StopAgent:
     """What another node tells this one. `agent_of` names the agent that a request went to.
 
     Raises:
@@ -135,8 +148,17 @@ def read_note(codec: Codec, blob: bytes, agent_of: Any) -> Outcome | Cancelled:
             return Outcome(request, error=_read_error(agent_of(request), rest))
         case Word.CANCEL:
             return Cancelled(request)
+        case Word.STOP:
+            return _read_stop(rest)
         case other:
             raise Undecodable(f"a note of kind {other}, which this node does not know")
+
+
+def _read_stop(data: bytes) -> StopAgent:
+    try:
+        return StopAgent(check_name("an agent", data[1:].decode()), data[0] == 1)
+    except (UnicodeDecodeError, InvalidName) as error:
+        raise Undecodable(f"no agent to stop: {type(error).__name__}") from None
 
 
 def _read_error(agent: str, data: bytes) -> ActorbusError:

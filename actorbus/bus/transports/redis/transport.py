@@ -34,10 +34,12 @@ from actorbus.bus.transports.redis.lanes import Accepted, Hole, Parcel, Refused
 from actorbus.bus.transports.redis.letters import (
     Cancelled,
     Outcome,
+    StopAgent,
     check_claims,
     pack_cancel,
     pack_error,
     pack_message,
+    pack_stop,
     pack_value,
     read_message,
     read_note,
@@ -397,6 +399,16 @@ class RedisTransport:
         terms = self._offered[name] = Terms(policy.capacity, policy.overflow, spec)
         self.log.offer(name, terms)
 
+    def stop_agent(self, name: str, drain: bool) -> None:
+        """Tell the node that runs an agent to stop it."""
+        self._errands.put(self._tell_to_stop, (name, drain))
+
+    def _tell_to_stop(self, agents: list[tuple[str, bool]]) -> None:
+        known = self.log.known([name for name, _ in agents])
+        for (name, drain), found in zip(agents, known, strict=True):
+            if found is not None and found.node:
+                self._note(found.node, pack_stop(name, drain=drain), None)
+
     def comes_back(self, name: str) -> bool:
         """Whether an agent that runs nowhere now is kept for a node that can make it.
 
@@ -642,6 +654,10 @@ class RedisTransport:
                 answer = self._answers.pop(request, None)
                 if answer is not None:
                     answer.cancel()
+            case StopAgent(name, drain):
+                arrivals = self._here.get(name)
+                if arrivals is not None and arrivals.inbox.owner is not None:
+                    arrivals.inbox.owner.stop(drain=drain)
 
     def _answer(
         self, asker: str, message: Message[Any], delivery: Delivery | None, inbox: Inbox
