@@ -27,6 +27,7 @@ from actorbus.actors.supervision import Supervision
 from actorbus.actors.topics import Subscription
 from actorbus.bus import where
 from actorbus.bus.dead_letters import DeadLetter
+from actorbus.bus.gap import Gap
 from actorbus.bus.mailbox import MailboxPolicy
 from actorbus.bus.middleware import Accepted, Dead, Deliver, Handled, Retry, Send
 from actorbus.errors import (
@@ -116,6 +117,7 @@ __all__ = [
     "DeadlockDetected",
     "Deliver",
     "Ending",
+    "Gap",
     "Handled",
     "HistoryHeld",
     "HistoryKept",
