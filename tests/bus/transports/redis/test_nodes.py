@@ -275,6 +275,43 @@ class TestSending:
         # Whoever looks but once a second takes four times as long.
         assert 8 * 0.05 <= time.monotonic() - began < 2.0
 
+    def test_a_delayed_message_to_an_agent_that_is_gone_by_then_becomes_a_letter(
+        self, anywhere: Deployment
+    ) -> None:
+        here, there = anywhere.pair()
+        log: InboxLog = here.bus.transport.log  # type: ignore[attr-defined]
+        ref = there.spawn(Listener, name="listener")
+
+        here.tell("listener", "later", delay=0.3)
+        here.flush(DEADLINE)
+        ref.stop()
+
+        until(log.letters)
+        (letter,) = log.letters()
+        assert (letter["agent"], letter["reason"]) == ("listener", "no-such-agent")
+        assert log.depth("listener") == 0
+        heir = there.spawn(Listener, name="listener")
+        here.tell("listener", "new")
+        assert heard_by(heir, 1) == ["new"]
+
+    def test_a_delayed_message_that_finds_no_room_expires_when_its_ttl_is_over(
+        self, anywhere: Deployment, gate: Gate
+    ) -> None:
+        class Small(Listener):
+            mailbox = MailboxPolicy(capacity=1)
+
+        here, there = anywhere.pair()
+        there.spawn(Small, gate, name="small")
+        log: InboxLog = here.bus.transport.log  # type: ignore[attr-defined]
+        here.tell("small", "hold")
+        assert gate.entered.wait(DEADLINE)
+
+        here.tell("small", "later", delay=0.05, ttl=0.2)
+
+        until(log.letters)
+        (letter,) = log.letters()
+        assert (letter["agent"], letter["reason"]) == ("small", "expired")
+
     def test_headers_and_the_senders_name_travel(self, deployment: Deployment) -> None:
         here, there = deployment.pair()
         listener = there.spawn(Listener, name="listener")
@@ -894,6 +931,25 @@ class TestLife:
 
         assert heard == list(range(500))
 
+    def test_leaving_a_node_handles_first_what_others_sent_to_its_agents(
+        self, deployment: Deployment
+    ) -> None:
+        heard: list[int] = []
+
+        @agent
+        def keep(number: int) -> None:
+            heard.append(number)
+
+        here = deployment.start("here")
+        with deployment.make("there") as there:
+            there.spawn(keep, name="keep")
+            ref = here.ref("keep")
+            for number in range(500):
+                ref.tell(number)
+            here.flush(DEADLINE)
+
+        assert heard == list(range(500))
+
     def test_flushing_says_how_many_are_not_accepted_while_redis_is_away(
         self, crashing: tuple[Deployment, RedisProcess]
     ) -> None:
@@ -959,6 +1015,45 @@ class TestLife:
         assert "traveller" in third._runtime.cells
         assert traveller.made == ["", "hello", "hello"]
         assert len(there.dead_letters) == 0
+
+    def test_an_agent_moves_in_the_midst_of_traffic_in_order_and_runs_nothing_twice(
+        self, deployment: Deployment, traveller: type[Traveller]
+    ) -> None:
+        here = deployment.start("here")
+        nodes = [deployment.start(f"node-{number}") for number in range(4)]
+        nodes[0].spawn(traveller, "hello", name="traveller")
+        for node in nodes[1:]:
+            node.spawn(traveller, name=f"makes it known on {node.name}").stop()
+        ref = here.ref("traveller")
+
+        for number in range(2_000):
+            ref.tell(number)
+            if number % 500 == 499 and len(nodes) > 1:
+                here.flush(DEADLINE)
+                owner = owner_of("traveller", *nodes)
+                nodes.remove(owner)
+                threading.Thread(target=owner.stop).start()
+                until(lambda: any("traveller" in node._runtime.cells for node in nodes))
+
+        until(lambda: len(traveller.heard) >= 2_000)
+        assert traveller.heard == list(range(2_000))
+
+    def test_agents_of_a_node_that_was_about_to_take_them_are_left_to_others(
+        self, deployment: Deployment, traveller: type[Traveller]
+    ) -> None:
+        here, there = deployment.pair()
+        third = deployment.start("third")
+        there.spawn(traveller, "hello", name="traveller")
+        there.stop()
+        transport: Any = here.bus.transport
+
+        # The node begins to stop right after it became the owner.
+        owned = transport.log.acquire("traveller", transport.node, ttl=10.0)
+        transport._leaving = True
+        transport._make([owned])
+        third.spawn(traveller, name="makes it known there")
+
+        assert third.ask("traveller", 1).get(DEADLINE) == "hello 1"
 
     def test_an_agent_that_nobody_can_make_waits_for_a_node_that_can(
         self, deployment: Deployment, traveller: type[Traveller]
