@@ -65,9 +65,11 @@ class Crew:
             UnsupportedPayload, PayloadTooLarge: its arguments cannot be carried.
         """
         cell = inbox.owner
-        if not isinstance(cell, Cell) or not cell.failover:
+        if not isinstance(cell, Cell):
             return b""
         self.know(cell.agent_class)
+        if not cell.failover:
+            return b""
         args, kwargs = cell.arguments
         return self._pack(cell.agent_class, args, dict(kwargs))
 
