@@ -317,6 +317,18 @@ class Bus:
         if self.telemetry.active:
             self.telemetry.emit(DeadLettered(message, recipient, reason, text))
 
+    def refuse(
+        self,
+        message: Message[Any],
+        recipient: str | None,
+        reason: Reason,
+        error: BaseException | None = None,
+    ) -> None:
+        """What came from outside is nobody's message: record it, and keep a dead letter."""
+        if self.recorder is not None:
+            self.recorder.sent(message)
+        self.fail(message, recipient, reason, error)
+
     def answered(
         self, request: Message[Any], agent: str, value: Any, kind: MessageKind, now: float
     ) -> None:

@@ -73,6 +73,15 @@ class Home(Protocol):
     ) -> None:
         """A message will not be handled: tell its asker, or keep a dead letter."""
 
+    def refuse(
+        self,
+        message: Message[Any],
+        recipient: str | None,
+        reason: Reason,
+        error: BaseException | None = None,
+    ) -> None:
+        """``fail`` for what came in and is nobody's message: nothing was recorded of it yet."""
+
 
 class Delivery(Protocol):
     """A message that came from outside this process, and wants to know how it ends here."""

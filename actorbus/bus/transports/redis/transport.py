@@ -725,7 +725,7 @@ class RedisTransport:
             0,
             None,
         )
-        home.fail(letter, recipient, _reason(error), error)
+        home.refuse(letter, recipient, _reason(error), error)
 
     def _opened(self, name: str, item: Item, now: int) -> tuple[Message[Any], str | None]:
         """The message in an item, and the node that asks; as far as the sender is trusted.
@@ -843,8 +843,8 @@ class RedisTransport:
             try:
                 if found is not None and not self._leaving:
                     self.crew.make(ownership.agent, found.spec)
-            except NameTaken:
-                # By the dead, in the eyes of the registry: it says so a moment later.
+            except (NameTaken, BusClosed):
+                # By the dead, in the eyes of the registry; or this node has begun to stop.
                 self._leave_unmade(ownership, _MOMENT)
             except Exception as error:  # noqa: BLE001 - an agent's own code runs here
                 self._trouble(error)

@@ -41,6 +41,8 @@ class Home:
     ) -> None:
         self.failed.append((message.payload, reason))
 
+    refuse = fail
+
 
 class TestTransport(TransportContract):
     guarantees: Guarantees = REDIS

@@ -1,0 +1,151 @@
+"""Nodes that sign what they send, on a real server: what nobody trusted vouches for is refused."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+from uuid import uuid4
+
+import pytest
+
+from actorbus import Agent, AgentFailed, AskTimeout, Node, handles
+from actorbus.bus.transports.redis.log import InboxLog, Outgoing, Taken, Terms
+from actorbus.codec.signing import make_keys
+from actorbus.redis_client import RedisServer
+from actorbus.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from actorbus.bus.transports.redis.log import Item
+
+DEADLINE = 10.0
+
+
+class Echo(Agent):
+    heard: ClassVar[list[str]] = []
+
+    @handles
+    def echo(self, text: str) -> str:
+        if text == "fail":
+            raise ValueError("no")
+        self.heard.append(text)
+        return text
+
+
+class Deployment:
+    """Nodes of one namespace. `here` and `there` trust each other, and nobody else."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.namespace = uuid4().hex
+        self.nodes: list[Node] = []
+        self._url = url
+        self._folder = folder
+        self._pairs = {name: make_keys(name, folder) for name in ("here", "there", "stranger")}
+        self.server = RedisServer(url)
+        self.log = InboxLog(self.server, namespace=self.namespace)
+
+    def start(self, name: str, *trusts: str, audit: str | None = None) -> Node:
+        """A node that signs if it trusts anybody."""
+        keys: dict[str, Any] = {}
+        if trusts:
+            trusted = self._folder / f"trusted by {name}"
+            trusted.write_text("".join(f"{self._pairs[one].line}\n" for one in trusts))
+            keys = {"signing_key": str(self._pairs[name].private), "trusted_keys": str(trusted)}
+        settings = Settings(namespace=self.namespace, **keys)
+        node = Node(self._url, name=name, audit=audit, settings=settings)
+        self.nodes.append(node.start())
+        return node
+
+    def lying(self, agent: str) -> Item:
+        """The one message in the inbox of an agent that nobody runs."""
+        owner = self.log.acquire(agent, "whoever", ttl=10.0)
+        (item,) = self.log.fetch(owner, owner.cursors).items
+        self.log.drop(owner, "taken away")
+        return item
+
+    def put(self, agent: str, blob: bytes, message_id: bytes | None = None) -> None:
+        one = Outgoing(agent, 1, 2, message_id or uuid4().bytes, blob)
+        (sent,) = self.log.send(uuid4().hex, [one])
+        assert sent.taken is Taken.OK
+
+
+@pytest.fixture
+def deployment(redis_url: str, tmp_path: Path) -> Iterator[Deployment]:
+    Echo.heard.clear()
+    deployment = Deployment(redis_url, tmp_path)
+    yield deployment
+    for node in deployment.nodes:
+        node.stop()
+    deployment.server.close()
+
+
+def until(happened: Callable[[], object]) -> None:
+    give_up = time.monotonic() + DEADLINE
+    while not happened():
+        assert time.monotonic() < give_up
+        time.sleep(0.005)
+
+
+def refusals(node: Node) -> list[str]:
+    """Why messages were refused there, oldest first."""
+    return [one.error or "" for one in reversed(node.dead_letters.list(reason="refused"))]
+
+
+def test_nodes_that_trust_each_other_talk_as_ever(deployment: Deployment) -> None:
+    here, there = (deployment.start(name, "here", "there") for name in ("here", "there"))
+    there.spawn(Echo, name="echo")
+
+    answer = here.ask("echo", "hello").get(DEADLINE)
+    with pytest.raises(AgentFailed, match="no"):
+        here.ask("echo", "fail").get(DEADLINE)
+    here.ref("echo").tell("later", delay=0.05)
+
+    assert answer == "hello"
+    until(lambda: "later" in Echo.heard)
+    assert not refusals(there)
+
+
+def test_what_is_not_signed_or_by_nobody_trusted_is_refused_and_recorded(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    audit = f"sqlite:///{tmp_path / 'history.db'}"
+    there = deployment.start("there", "here", "there", audit=audit)
+    there.spawn(Echo, name="echo")
+    unsigned = deployment.start("unsigned")
+    stranger = deployment.start("stranger", "here", "there", "stranger")
+
+    unsigned.tell("echo", "unsigned")
+    unsigned.flush(DEADLINE)
+    stranger.tell("echo", "by a stranger")
+    with pytest.raises(AskTimeout):
+        stranger.ask("echo", "hello?", timeout=0.5).get()
+
+    until(lambda: len(refusals(there)) == 3)
+    assert ["(unsigned)" in why or "(unknown-node)" in why for why in refusals(there)] == [True] * 3
+    assert not {"unsigned", "by a stranger", "hello?"} & set(Echo.heard)
+    there.stop()
+    refused = there.audit.messages(reason="refused")
+    assert len(refused) == 3
+
+
+def test_one_that_is_altered_moved_or_put_there_again_is_refused(deployment: Deployment) -> None:
+    here, there = (deployment.start(name, "here", "there") for name in ("here", "there"))
+    deployment.log.offer("decoy", Terms(10))
+    here.tell("decoy", "for the decoy")
+    here.flush(DEADLINE)
+    caught = deployment.lying("decoy")
+    there.spawn(Echo, name="echo")
+    there.spawn(Echo, name="decoy")
+
+    deployment.put("echo", caught.blob, caught.id)
+    deployment.put("decoy", caught.blob[:-1] + bytes([caught.blob[-1] ^ 1]))
+    deployment.put("decoy", caught.blob, caught.id)
+    until(lambda: "for the decoy" in Echo.heard)
+    deployment.put("decoy", caught.blob)
+
+    until(lambda: len(refusals(there)) == 3)
+    words = [why.partition("(")[2].partition(")")[0] for why in refusals(there)]
+    assert sorted(words) == ["forged", "misplaced", "replayed"]
+    assert Echo.heard.count("for the decoy") == 1
