@@ -840,9 +840,11 @@ class RedisTransport:
         """Make agents that are ours now. One that cannot be made is left to others."""
         known = self.log.known([one.agent for one in ownerships])
         for ownership, found in zip(ownerships, known, strict=True):
+            if found is None or self._leaving:
+                self._leave_unmade(ownership, _RETRY_MAKING)
+                continue
             try:
-                if found is not None and not self._leaving:
-                    self.crew.make(ownership.agent, found.spec)
+                self.crew.make(ownership.agent, found.spec)
             except (NameTaken, BusClosed):
                 # By the dead, in the eyes of the registry; or this node has begun to stop.
                 self._leave_unmade(ownership, _MOMENT)
