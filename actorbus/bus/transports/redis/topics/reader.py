@@ -419,12 +419,17 @@ class TopicReader:
         saves = self._is_due(now)
         if saves:
             self._save()
-        if self._rung or now >= self._sweep_at:
+        if self._rung or now >= self._sweep_at or self._some_lag():
             self._sweep_at = now + self._sweep * random.uniform(0.9, 1.0)
             self._rung = False
             if self._look():
                 self._ring()
         return saves or self._rung
+
+    def _some_lag(self) -> bool:
+        """Whether somebody who lags has room for more."""
+        with self._changed:
+            return bool(self._following.lags(1))
 
     def _is_due(self, now: float) -> bool:
         with self._changed:

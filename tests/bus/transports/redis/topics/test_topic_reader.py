@@ -440,6 +440,25 @@ class TestSlowSubscribers:
         assert (gap.first, gap.last) == (at + 1, at + gap.count)
         assert node.gaps == [("slow", gap)]
 
+    def test_one_that_was_away_gets_all_broadcasts_on_return_in_order_once(
+        self, redis_url: str
+    ) -> None:
+        server = RedisServer(redis_url)
+        deployment = Deployment(server, InboxLog(server, namespace=uuid4().hex))
+        one = deployment.node("n1")
+        one.reader.join(["a"])
+        one.reader.park(["a"], DEADLINE)
+        one.reader.close(DEADLINE)
+
+        deployment.publish(*range(10_000))
+        two = deployment.node("n2")
+        two.reader.resume({"a": None})
+
+        assert two.has("a", 10_000)
+        assert two.found["a"] == list(range(10_000))
+        deployment.close()
+        server.close()
+
 
 class TestCost:
     def test_idle_agents_cost_the_server_nothing(self, deployment: Deployment) -> None:
