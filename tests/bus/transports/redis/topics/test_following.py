@@ -297,6 +297,41 @@ class TestRewinding:
 
         assert [one.rewound(told).number for _ in range(5)] == [6, 4, 2, 0, 0]
 
+    def test_nobody_is_blocked_by_events_that_come_again_in_another_order(self) -> None:
+        one = following("a")
+        old = [entry(at) for at in range(1, LINE)]
+        one.came(found(old), NAMED)
+        one.rewound(Rewound(Point(2, 20), Point(1, 10)))
+        new = entry(3, name="new")
+        moved = [some._replace(point=Point(at + 1, 9_000 + at)) for at, some in enumerate(old, 1)]
+        one.came(found([*old[:2], new, *moved[2:]]), NAMED)
+
+        given: list[bytes] = []
+        for _ in range(2 * LINE):
+            for what, _agents in one.hand_out():
+                given.append(what.id)
+                one.done("a", what.id)
+            one.to_save()
+            one.saved()
+
+        assert sorted(given) == sorted(some.id for some in (*old, new))
+
+    def test_what_is_in_hand_is_not_given_once_more(self) -> None:
+        one = Following(Point(1, 10), Point(1, 10))
+        one.add("a", START, has_point=True)
+        one.came_alone(["a"], START, found([entry(1)]), NAMED)
+        assert numbers(one) == {"a": [1]}
+        one.rewound(Rewound(START, None))
+        one.rewound(Rewound(START, None))
+
+        again = entry(1)._replace(point=Point(1, 15))
+        one.came(found([again]), NAMED)
+        one.came_alone(["a"], START, found([again]), NAMED)
+
+        assert numbers(one) == {}
+        assert one.done("a", again.id)
+        assert one.point("a") == again.point
+
     def test_what_retention_took_before_is_no_gap(self) -> None:
         one = following("a")
         one.came(found([entry(at, []) for at in range(1, 8)]), NAMED)
