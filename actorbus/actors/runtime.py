@@ -21,10 +21,10 @@ from actorbus.actors.reply import Asking, Reply
 from actorbus.actors.schedule import Schedule
 from actorbus.actors.standby import Standby
 from actorbus.actors.targets import AllOf, AnyOf
-from actorbus.actors.topics import subscribe
 from actorbus.bus.arguments import checked_class, checked_timeout
 from actorbus.bus.middleware import chain
 from actorbus.bus.origin import CURRENT
+from actorbus.bus.routing import Route
 from actorbus.errors import (
     ActorbusError,
     AuditUnavailable,
@@ -34,7 +34,14 @@ from actorbus.errors import (
     NoProvider,
     UnknownRecipient,
 )
-from actorbus.message import Message, MessageKind, Priority, Reason, check_name
+from actorbus.message import (
+    Message,
+    MessageKind,
+    Priority,
+    Reason,
+    check_name,
+    check_pattern,
+)
 
 if TYPE_CHECKING:
     import random as random_module
@@ -199,10 +206,10 @@ class Runtime:
         if self.cells.setdefault(cell.name, cell) is not cell:
             raise NameTaken(cell.name, self.node)
         try:
-            self.bus.transport.attach(cell.mailbox)
+            patterns = cell.agent_class.subscriptions
+            routes = [Route(cell.name, check_pattern(pattern)) for pattern in patterns]
+            self.bus.transport.attach(cell.mailbox, routes)
             self.registry.register(cell)
-            for pattern in cell.agent_class.subscriptions:
-                subscribe(self, cell.name, pattern, None)
         except BaseException:
             # In this order: what came for it meanwhile is left to whoever runs it elsewhere.
             self._free_name(cell, gone=False)

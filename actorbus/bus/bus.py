@@ -304,7 +304,7 @@ class Bus:
         started_at: float | None = None,
     ) -> None:
         """An accepted message will not be handled: tell its asker, or keep a dead letter."""
-        if message.delivery is not None and message.delivery.goes_on(reason):
+        if message.delivery is not None and message.delivery.goes_on(recipient, reason):
             return
         now = self.clock.now()
         text = details or (None if error is None else str(error))

@@ -86,7 +86,7 @@ class Home(Protocol):
 class Delivery(Protocol):
     """A message that came from outside this process, and wants to know how it ends here."""
 
-    def goes_on(self, reason: Reason) -> bool:
+    def goes_on(self, recipient: str | None, reason: Reason) -> bool:
         """Whether another node will handle it, so that ending for `reason` is no end at all."""
 
     def over(
@@ -117,8 +117,8 @@ class Transport(Protocol):
     def entrance(self, inbox: Inbox) -> Inbox:
         """What those who send to `inbox.name` put messages into: `inbox`, or what leads there."""
 
-    def attach(self, inbox: Inbox) -> None:
-        """Deliver what is sent to ``inbox.name`` here.
+    def attach(self, inbox: Inbox, subscriptions: Sequence[Route] = ()) -> None:
+        """Deliver what is sent to ``inbox.name`` here, and what it subscribes to from the start.
 
         Raises:
             NameTaken: another inbox has the name.

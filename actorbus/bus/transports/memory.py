@@ -57,11 +57,13 @@ class MemoryTransport:
     def entrance(self, inbox: Inbox) -> Inbox:
         return inbox
 
-    def attach(self, inbox: Inbox) -> None:
+    def attach(self, inbox: Inbox, subscriptions: Sequence[Route] = ()) -> None:
         with self._lock:
             if self._inboxes.setdefault(inbox.name, inbox) is not inbox:
                 raise NameTaken(inbox.name)
             self._everyone = None
+        for route in subscriptions:
+            self._router.add(route)
 
     def detach(self, inbox: Inbox, *, gone: bool = True) -> None:
         with self._lock:

@@ -211,7 +211,7 @@ class PubSubTransport:
     def entrance(self, inbox: Inbox) -> Inbox:
         return inbox
 
-    def attach(self, inbox: Inbox) -> None:
+    def attach(self, inbox: Inbox, subscriptions: Sequence[Route] = ()) -> None:
         name = inbox.name
         with self._lock:
             elsewhere = self._view.node_of(name)
@@ -220,6 +220,8 @@ class PubSubTransport:
             if self._here.setdefault(name, inbox) is not inbox:
                 raise NameTaken(name)
             self._announce(Word.UP, name)
+        for route in subscriptions:
+            self._router.add(route)
 
     def detach(self, inbox: Inbox, *, gone: bool = True) -> None:
         with self._lock:

@@ -40,17 +40,17 @@ class Delivery:
         # A list, because its append and pop are atomic: senders and the outbox share it.
         self._owed: list[None] = []
 
-    def owe(self) -> None:
-        """Something that belongs to its handling is on its way."""
+    def owe(self, agent: str | None) -> None:
+        """Something that belongs to its handling, by `agent`, is on its way."""
         self._owed.append(None)
 
-    def settled(self) -> None:
+    def settled(self, agent: str | None) -> None:
         """That has arrived, or will not."""
         self._owed.pop()
         if self._over and not self._owed:
             self._acknowledge()
 
-    def goes_on(self, reason: Reason) -> bool:
+    def goes_on(self, recipient: str | None, reason: Reason) -> bool:
         if reason is not Reason.STOPPED or not self._stay.goes_on:
             return False
         self._stay.consumer.returned(self._stay.agent, self._id)

@@ -155,6 +155,8 @@ class Ownership:
     """Whether it was another's, or nobody's, before this call."""
     tried: tuple[int, int] | None = None
     """Level and position of the message that an owner before began as suspect, and died."""
+    before: str = ""
+    """The node that owned it before this call; "" for nobody."""
 
     @property
     def cursors(self) -> Cursors:
@@ -580,6 +582,7 @@ class InboxLog:
             delivered=(e, f, g, h),
             fresh=bool(told[11]),
             tried=_tried(told[12]),
+            before=decoded(told[13]),
         )
 
     def _fetching(

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorbus.bus.mailbox import MailboxPolicy, Refusal
 from actorbus.bus.origin import CURRENT
-from actorbus.bus.routing import Route, Router
 from actorbus.bus.transport import Guarantee, Guarantees
 from actorbus.bus.transports.redis.consumer import Consumer
 from actorbus.bus.transports.redis.delivery import Delivery, Stay
 from actorbus.bus.transports.redis.deployment import check_in
+from actorbus.bus.transports.redis.events import EventDelivery, Events
 from actorbus.bus.transports.redis.keeper import Keeper
 from actorbus.bus.transports.redis.lanes import Accepted, Hole, Parcel, Refused
 from actorbus.bus.transports.redis.letters import (
@@ -55,6 +55,8 @@ from actorbus.bus.transports.redis.log import (
 from actorbus.bus.transports.redis.outbox import Outbox
 from actorbus.bus.transports.redis.reading import ACK_BATCH
 from actorbus.bus.transports.redis.requests import Requests
+from actorbus.bus.transports.redis.topics.log import TOPICS, Entry, TopicLog, event
+from actorbus.bus.transports.redis.topics.reader import TopicReader
 from actorbus.bus.transports.remote_answer import RemoteAnswer
 from actorbus.codec.signing.sealing import NODE_HEADER, vouched
 from actorbus.errors import (
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from actorbus.bus.mailbox import Inbox, Offered
+    from actorbus.bus.routing import Route
     from actorbus.bus.transport import Home
     from actorbus.bus.transports.redis.lanes import News
     from actorbus.bus.transports.redis.log import Item, Ownership
@@ -188,7 +191,9 @@ class RedisTransport:
         self._here: dict[str, _Arrivals] = {}
         self._entrances: dict[str, Entrance] = {}
         self._answers: dict[MessageId, RemoteAnswer] = {}
-        self._router = Router()
+        self._log_entrance = _LogEntrance(self)
+        self._before: dict[str, str] = {}
+        """Which dead nodes agents were at that this node has taken over and not made yet."""
         self._requests = Requests(asks, self._given_up)
         self._outbox = Outbox(self.log, self.node, told=self._told, limit=outbox)
         self._keeper = Keeper(
@@ -240,6 +245,17 @@ class RedisTransport:
             self._home = None  # it may be tried again
             raise
         self._open_notes()
+        self._events = Events(home, self._here, self._event)
+        self._topics = self._events.reader = TopicReader(
+            TopicLog(self._server, self.log),
+            self._server,
+            self.node,
+            self._events,
+            codec=self.codec,
+            payload=self._events.payload,
+            failed=self._trouble,
+        )
+        self._topics.start()
         self._outbox.start()
         self._consumer.start()
         self._errands.start()
@@ -266,6 +282,7 @@ class RedisTransport:
             self.detach(one.inbox)
         # In this order: the end of an agent reads and acknowledges, and tells those who ask.
         self._errands.close(_BURIAL)
+        self._topics.close(2.0)
         self._outbox.flush(2.0)
         self._consumer.close(2.0)
         try:
@@ -302,7 +319,7 @@ class RedisTransport:
     def entrance(self, inbox: Inbox) -> Inbox:
         return Entrance(self, inbox.name, inbox.owner)
 
-    def attach(self, inbox: Inbox) -> None:
+    def attach(self, inbox: Inbox, subscriptions: Sequence[Route] = ()) -> None:
         """
         Raises:
             NameTaken: an agent has the name, here or on another live node.
@@ -332,9 +349,30 @@ class RedisTransport:
         arrivals.ownership = ownership
         if self._trust is not None:
             self._trust.forget(name)
+        try:
+            before = self._before.pop(name, None) or ownership.before or None
+            self._follow(arrivals, before, subscriptions)
+        except BaseException:
+            with self._lock:
+                del self._here[name]
+            self.log.release(ownership)
+            raise
         with self._lock:
             self._entrances[name] = Entrance(self, name, inbox.owner)
         self._consumer.read(ownership, arrivals, most=arrivals.most)
+
+    def _follow(
+        self, arrivals: _Arrivals, before: str | None, subscriptions: Sequence[Route]
+    ) -> None:
+        """Have the agent get broadcasts and events, from where it was if it was anywhere."""
+        name = arrivals.inbox.name
+        if arrivals.moves:
+            self._topics.resume({name: before}, begin=False)
+        else:
+            self._topics.join([name], begin=False)
+        for route in subscriptions:
+            self._topics.declare(route)
+        self._topics.begin([name])
 
     def detach(self, inbox: Inbox, *, gone: bool = True) -> None:
         with self._lock:
@@ -349,7 +387,6 @@ class RedisTransport:
             self._entrances.pop(inbox.name, None)
             if arrivals.ownership is not None:
                 self._graves[inbox.name] = arrivals.ownership
-        self._router.forget(inbox.name)
         if arrivals.ownership is not None:
             work = self._give_up if arrivals.stay.goes_on else self._bury
             self._errands.put(work, arrivals)
@@ -419,18 +456,19 @@ class RedisTransport:
         return known is not None and bool(known.spec)
 
     def subscribe(self, route: Route) -> None:
-        self._router.add(route)
+        """
+        Raises:
+            UnsupportedPayload: the filter holds a value that cannot be carried.
+            TransportUnavailable: it is not in effect.
+        """
+        self._topics.subscribe(route)
 
     def unsubscribe(self, route: Route) -> None:
-        self._router.remove(route)
+        self._topics.unsubscribe(route)
 
     def audience(self, message: Message[Any]) -> Sequence[Inbox]:
-        if message.topic is None:
-            found: list[Any] = [one.inbox for one in list(self._here.values())]
-        else:
-            names = self._router.names(message.topic, message.payload)
-            found = [one.inbox for name in names if (one := self._here.get(name)) is not None]
-        return [inbox for inbox in found if inbox.name != message.sender]
+        """The log, whoever is to get it: nobody has taken it when it is published."""
+        return (self._log_entrance,)
 
     # -- the way out
 
@@ -443,43 +481,63 @@ class RedisTransport:
             TransportUnavailable: Redis is away, and no more may wait until it is back; or this
                 process was forked from the node's.
         """
-        if self._home is None or self._closed:
-            raise BusClosed("the node is not running; start it, or use it as `with Node()`")
-        self._server.check_process()  # the threads that would send it are the parent's
+        self._check_open()
         request = message.kind is MessageKind.REQUEST and message.answer_to is not None
         blob = pack_message(self.codec, message, self._shift(), self.node if request else None)
         if self._trust is not None:
             blob = self._trust.seal(
                 agent, blob, self._server_time(), level=message.priority, delay=delay or 0.0
             )
+        if request:
+            self._requests.expect(message)
+            if (expected := getattr(message.answer_to, "expected", None)) is not None:
+                self.codec.types.add_hint(expected)
+        if self._put(agent, message, blob, delay):
+            return None
+        if request:
+            self._requests.forget(message)
+        return self._has_no_room()
+
+    def publish(self, message: Message[Any]) -> Offered:
+        """Pack a broadcast or an event and have it appended to the log that all nodes read."""
+        self._check_open()
+        blob = pack_message(self.codec, message, self._shift(), None)
+        if self._trust is not None:
+            blob = self._trust.seal(TOPICS, blob, self._server_time(), level=message.priority)
+        name, blob = event(message.topic, message.sender, blob)
+        return None if self._put(name, message, blob, None) else self._has_no_room()
+
+    def _check_open(self) -> None:
+        if self._home is None or self._closed:
+            raise BusClosed("the node is not running; start it, or use it as `with Node()`")
+        self._server.check_process()  # the threads that would send it are the parent's
+
+    def _put(self, name: str, message: Message[Any], blob: bytes, delay: float | None) -> bool:
+        """Have `blob` sent to the inbox `name`. False: the outbox is full."""
         now = time.monotonic()
         expires = None if message.deadline is None else message.deadline - self._offset
         origin = CURRENT.get()
         cause = None if origin is None else origin.entry
         delivery = None if cause is None or isinstance(cause, tuple) else cause.delivery
-        if request:
-            self._requests.expect(message)
-            if (expected := getattr(message.answer_to, "expected", None)) is not None:
-                self.codec.types.add_hint(expected)
         until = now + self._send_timeout
         parcel = Parcel(
-            agent,
+            name,
             message.priority._value_,
             message.id.to_bytes(16, "big"),
             blob,
             until if expires is None or expires > until else expires,
             expires,
             None if delay is None else now + delay,
-            _Sent(message, delivery),
+            _Sent(message, delivery, None if origin is None else origin.name),
         )
         if delivery is not None:
-            delivery.owe()
+            delivery.owe(parcel.tag.by)
         if self._outbox.put(parcel):
-            return None
-        if delivery is not None:
-            delivery.settled()
-        if request:
-            self._requests.forget(message)
+            return True
+        parcel.tag.settled()
+        return False
+
+    def _has_no_room(self) -> Offered:
         if self._outbox.problem is not None:
             raise TransportUnavailable(f"{self._outbox.problem}; {self.policy.capacity:,} wait")
         return Refusal.FULL
@@ -506,18 +564,15 @@ class RedisTransport:
             None,
             _Sent(None, delivery),
         )
-        if not self._outbox.insist(parcel) and delivery is not None:
-            delivery.settled()
+        if not self._outbox.insist(parcel):
+            parcel.tag.settled()
 
     def _told(self, news: News) -> None:
         """What became of something that was sent. On the outbox's thread."""
         match news:
             case Accepted(parcel):
                 sent: _Sent = parcel.tag
-                sent.message = None
-                if sent.delivery is not None:
-                    delivery, sent.delivery = sent.delivery, None
-                    delivery.settled()
+                sent.settled()
             case Refused(parcel, taken):
                 if taken.name == "NO_AGENT":
                     with self._lock:
@@ -532,12 +587,9 @@ class RedisTransport:
                     self._home.telemetry.emit(MessagesLost(agent, messages))
 
     def _unsent(self, sent: _Sent, reason: Reason, error: ActorbusError) -> None:
-        message, delivery = sent.message, sent.delivery
-        sent.message = sent.delivery = None
-        if message is not None and self._home is not None:
-            self._home.fail(message, message.recipient, reason, error)
-        if delivery is not None:
-            delivery.settled()
+        if sent.message is not None and self._home is not None:
+            self._home.fail(sent.message, sent.message.recipient, reason, error)
+        sent.settled()
 
     def _given_up(self, request: Message[Any]) -> None:
         """Nobody waits for a request any more: the node that has it may stop working for it."""
@@ -610,7 +662,7 @@ class RedisTransport:
             if self._here.get(arrivals.inbox.name) is arrivals:
                 del self._here[arrivals.inbox.name]
                 self._entrances.pop(arrivals.inbox.name, None)
-        self._router.forget(arrivals.inbox.name)
+        self._topics.lost([arrivals.inbox.name])
         owner = arrivals.inbox.owner
         if owner is not None:
             owner.stop(reason="another node owns it now")
@@ -677,13 +729,13 @@ class RedisTransport:
         def dropped(answer: RemoteAnswer) -> None:
             over(answer)
             if delivery is not None:
-                delivery.settled()
+                delivery.settled(inbox.name)
 
         def over(answer: RemoteAnswer) -> None:
             self._answers.pop(answer.id, None)
 
         if delivery is not None:
-            delivery.owe()
+            delivery.owe(inbox.name)
         answer = RemoteAnswer(message.id, inbox, value=value, error=error, dropped=dropped)
         self._answers[message.id] = answer
         return answer
@@ -743,6 +795,23 @@ class RedisTransport:
             message = vouched(message, node)
         return message, asker
 
+    def _event(self, entry: Entry) -> Message[Any]:
+        """The message in an entry of the log of topics.
+
+        Raises:
+            Undecodable, Untrusted: it is none, or nobody who is trusted vouches for it.
+        """
+        blob, node = entry.blob, None
+        if self._trust is not None:
+            now = self._server_time()
+            node, blob = self._trust.open(TOPICS, blob, now, level=entry.level)
+        message, _ = read_message(self.codec, blob, self._shift())
+        if (message.topic, message.sender) != (entry.topic, entry.sender):
+            raise Undecodable("an event that lies under another topic, or another's name")
+        if node is not None or NODE_HEADER in message.headers:
+            message = vouched(message, node)
+        return message
+
     def _server_time(self) -> float:
         return time.monotonic() + self.log.server_ahead
 
@@ -758,6 +827,7 @@ class RedisTransport:
         try:
             for one in ended:
                 self.log.end(one.owned())
+            self._topics.forget(names)
             self._consumer.give_up(names, _LAST_BURIAL if self._closed else _BURIAL)
             for one in ended:
                 self._end_waiting(one)
@@ -802,6 +872,7 @@ class RedisTransport:
         """Leave agents to whoever else can make them."""
         names = [one.inbox.name for one in leaving]
         try:
+            self._topics.park(names, _LAST_BURIAL)
             self.log.release_many(self._consumer.give_up(names, _LAST_BURIAL))
         finally:
             self._fill_graves(names)
@@ -834,6 +905,8 @@ class RedisTransport:
         ]
 
     def _adopt(self, ownership: Ownership) -> None:
+        if ownership.before:
+            self._before[ownership.agent] = ownership.before
         self._making.put(self._make, ownership)
 
     def _make(self, ownerships: list[Ownership]) -> None:
@@ -930,6 +1003,18 @@ class Entrance:
         return hash(self.name)
 
 
+class _LogEntrance(Entrance):
+    """The log of topics, as those who publish see it."""
+
+    __slots__ = ()
+
+    def __init__(self, transport: RedisTransport) -> None:
+        super().__init__(transport, "the log of topics", None)
+
+    def offer(self, message: Message[Any]) -> Offered:
+        return self._transport.publish(message)
+
+
 class _Arrivals:
     """The messages of one agent that runs here."""
 
@@ -985,11 +1070,21 @@ class _Notes:
 class _Sent:
     """What an accepted message leaves behind while it may be sent again: nothing."""
 
-    __slots__ = ("delivery", "message")
+    __slots__ = ("by", "delivery", "message")
 
-    def __init__(self, message: Message[Any] | None, delivery: Delivery | None) -> None:
+    def __init__(
+        self, message: Message[Any] | None, delivery: Any = None, by: str | None = None
+    ) -> None:
         self.message = message
-        self.delivery = delivery
+        self.delivery: Delivery | EventDelivery | None = delivery
+        """What its sender had in hand, and which owes it."""
+        self.by = by
+
+    def settled(self) -> None:
+        """It has arrived, or will not."""
+        delivery, self.delivery, self.message = self.delivery, None, None
+        if delivery is not None:
+            delivery.settled(self.by)
 
 
 class _Errands:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 import pytest
@@ -45,7 +45,7 @@ class Home:
 
 
 class TestTransport(TransportContract):
-    guarantees: Guarantees = REDIS
+    guarantees: ClassVar[Guarantees] = REDIS
 
     @pytest.fixture(autouse=True)
     def _server(self, server: RedisServer) -> Iterator[None]:

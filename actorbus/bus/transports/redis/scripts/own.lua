@@ -7,7 +7,7 @@
 --          release: token
 --          handoff: token, the node that gets it
 --          end:     token; senders hear that nobody has the name, what waits stays to be read
--- Returns  {'OK', token, depth, h0..h3, hw0..hw3, fresh, last try} | {'OWNED', node} | {'FENCED', token}
+-- Returns  {'OK', token, depth, h0..h3, hw0..hw3, fresh, last try, owner before} | {'OWNED', node} | {'FENCED', token}
 --
 -- The spec says how another node makes the agent; those without one run nowhere else.
 --
@@ -27,6 +27,7 @@ local function answer(token, fresh)
   for at = 1, 8 do all[#all + 1] = heads[at] or '0' end
   all[#all + 1] = fresh
   all[#all + 1] = heads[9] or ''
+  all[#all + 1] = owner
   return all
 end
 
