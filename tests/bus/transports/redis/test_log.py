@@ -94,7 +94,11 @@ class TestSending:
     def test_the_numbering_may_begin_anew(self, log: InboxLog) -> None:
         log.acquire("counter", "n1", ttl=TTL)
 
-        assert log.send("p", [message(7, base=True), message(8)]) == [OK, OK]
+        sent = log.send("p", batch := [message(7, base=True), message(8)])
+        again = log.send("p", batch)
+
+        assert sent == again == [OK, OK]
+        assert log.depth("counter") == 2
 
     def test_each_producer_counts_for_itself(self, log: InboxLog) -> None:
         log.acquire("counter", "n1", ttl=TTL)

@@ -9,7 +9,7 @@
 --
 -- Sequences count per producer and agent. One that was taken is DUP, so a call may be
 -- repeated; one that is too high is GAP, so what failed before it cannot be overtaken. With
--- base = 1 the sequence is the new beginning, whatever came before. DROP is FULL for an inbox
+-- base = 1 it is not too high, whatever is missing before it. DROP is FULL for an inbox
 -- whose policy is not to wait; its number is free as well.
 local tag, producer, create = KEYS[1], ARGV[1], ARGV[4] == '1'
 local time = redis.call('TIME')
@@ -40,7 +40,7 @@ local function give(agent, from, count)
     if got[8] or (not got[7] and not create) then
       -- 1: it ended. 0 to who has sent before: the server lost what it knew.
       answer = got[1] and 'NOAGENT 1' or 'NOAGENT 0'
-    elseif sequence <= last and not base then
+    elseif sequence <= last then
       answer = 'DUP'
     elseif sequence > last + 1 and not base then
       answer = 'GAP ' .. string.format('%.0f', last)
