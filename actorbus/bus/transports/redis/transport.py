@@ -927,6 +927,9 @@ class RedisTransport:
 
     def _leave_unmade(self, ownership: Ownership, seconds: float) -> None:
         self._unmade[ownership.agent] = time.monotonic() + seconds
+        with self._lock:
+            if ownership.agent in self._here or ownership.agent in self._graves:
+                return  # it was made, and is given up once what it has done is acknowledged
         with suppress(Fenced):
             self.log.release(ownership)
 
