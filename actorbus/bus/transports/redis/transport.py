@@ -16,6 +16,7 @@ keep their inboxes for as long as a node of theirs may come back.
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 from collections import deque
@@ -76,7 +77,7 @@ from actorbus.message import IdSource, Message, MessageId, MessageKind, Priority
 from actorbus.telemetry import MessagesLost, TransportAway, TransportBack, TransportTrouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from actorbus.bus.mailbox import Inbox, Offered
     from actorbus.bus.routing import Route
@@ -107,6 +108,8 @@ _REMEMBERED: Final = 100_000
 _NOTES: Final = 1_000
 """Answers that are handed out and not acknowledged: the table knows one that comes twice."""
 _MOST_NOTES: Final = 1_000_000
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 1.0
 _BURIAL: Final = 5.0
 """Seconds that what an agent had in hand may take to end, once the agent has."""
 _LAST_BURIAL: Final = 0.5
@@ -824,18 +827,25 @@ class RedisTransport:
     def _bury(self, ended: list[_Arrivals]) -> None:
         """Agents ended for good: what waits for them ends with them, and their names are free."""
         names = [one.inbox.name for one in ended]
-        try:
-            for one in ended:
-                self.log.end(one.owned())
-            self._topics.forget(names)
-            self._consumer.give_up(names, _LAST_BURIAL if self._closed else _BURIAL)
-            for one in ended:
+        ours = [one for one in ended if self._refuses_senders(one)]
+        self._topics.forget([one.inbox.name for one in ours])
+        self._consumer.give_up(names, _LAST_BURIAL if self._closed else _BURIAL)
+        for one in ours:
+            try:
                 self._end_waiting(one)
                 self.log.drop(one.owned(), Reason.STOPPED)
-        except Fenced as error:
-            self._trouble(error)
-        finally:
-            self._fill_graves(names)
+            except Fenced as error:
+                self._trouble(error)
+        # Not while Redis is away: a new agent of the name would be buried with the next try.
+        self._fill_graves(names)
+
+    def _refuses_senders(self, one: _Arrivals) -> bool:
+        """False: it is another's by now, or was buried by a try whose answer was lost."""
+        try:
+            self.log.end(one.owned())
+        except Fenced:
+            return False
+        return True
 
     def _end_waiting(self, one: _Arrivals) -> None:
         """What lies in its inbox gets nobody to handle it: dead letters, and errors to askers."""
@@ -870,14 +880,18 @@ class RedisTransport:
 
     def _give_up(self, leaving: list[_Arrivals]) -> None:
         """Leave agents to whoever else can make them."""
-        names = [one.inbox.name for one in leaving]
-        try:
-            self._topics.park(names, _LAST_BURIAL)
-            self.log.release_many(self._consumer.give_up(names, _LAST_BURIAL))
-        finally:
-            self._fill_graves(names)
+        names = {one.inbox.name for one in leaving}
+        self._topics.park(names, _LAST_BURIAL)
+        for ownership in self._consumer.give_up(names, _LAST_BURIAL):
+            names.discard(ownership.agent)
+            self._errands.put(self._release, ownership)
+        self._fill_graves(names)
 
-    def _fill_graves(self, names: list[str]) -> None:
+    def _release(self, ownerships: list[Ownership]) -> None:
+        self.log.release_many(ownerships)
+        self._fill_graves(one.agent for one in ownerships)
+
+    def _fill_graves(self, names: Iterable[str]) -> None:
         with self._buried:
             for name in names:
                 self._graves.pop(name, None)
@@ -885,7 +899,8 @@ class RedisTransport:
 
     def _await_burial(self, name: str) -> None:
         with self._buried:
-            self._buried.wait_for(lambda: name not in self._graves, _BURIAL)
+            if not self._buried.wait_for(lambda: name not in self._graves, _BURIAL):
+                raise NameTaken(name, self.node.rpartition("~")[0])
 
     def _wanted(self, names: list[str]) -> list[str]:
         """Which agents without an owner this node would run."""
@@ -1126,10 +1141,25 @@ class _Errands:
                 some = [first]
                 while self._waiting and self._waiting[0][0] == work and len(some) < 500:
                     some.append(self._waiting.popleft()[1])
+            self._do(work, some)
+
+    def _do(self, work: Callable[[list[Any]], object], some: list[Any]) -> None:
+        """Again and again while Redis is away: nobody else will do it."""
+        pause = _FIRST_PAUSE
+        while True:
             try:
                 work(some)
+            except TransportUnavailable as error:
+                self._broke(error)
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._closing, random.uniform(0, pause)):
+                        return
+                pause = min(2 * pause, _LONGEST_PAUSE)
             except Exception as error:  # noqa: BLE001 - one errand must not end all others
                 self._broke(error)
+                return
+            else:
+                return
 
 
 def _reason(error: Undecodable | Untrusted) -> Reason:
