@@ -46,7 +46,7 @@ from actorbus import (
 )
 from actorbus.bus.transports.redis.log import InboxLog, Outgoing
 from actorbus.redis_client import RedisServer
-from actorbus.telemetry import TransportTrouble
+from actorbus.telemetry import TransportAway, TransportTrouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -1055,6 +1055,29 @@ class TestLife:
 
         assert third.ask("traveller", 1).get(DEADLINE) == "hello 1"
 
+    def test_an_agent_that_was_made_while_its_node_began_to_stop_is_given_up_with_the_others(
+        self, deployment: Deployment, traveller: type[Traveller]
+    ) -> None:
+        here, there = deployment.pair()
+        third = deployment.start("third")
+        there.spawn(traveller, "hello", name="traveller")
+        there.stop()
+        transport: Any = here.bus.transport
+        transport.crew.know(traveller)
+        make = transport.crew.make
+
+        def stop_meanwhile(name: str, spec: bytes) -> None:
+            make(name, spec)
+            raise BusClosed("the node is not running")
+
+        owned = transport.log.acquire("traveller", transport.node, ttl=10.0)
+        transport.crew.make = stop_meanwhile
+        transport._make([owned])
+
+        # Given up now, what it has done and not acknowledged would be done again.
+        assert transport.log.known(["traveller"])[0].node == transport.node
+        assert third.ask("traveller", 1).get(DEADLINE) == "hello 1"
+
     def test_an_agent_that_nobody_can_make_waits_for_a_node_that_can(
         self, deployment: Deployment, traveller: type[Traveller]
     ) -> None:
@@ -1083,6 +1106,44 @@ class TestLife:
 
         there.stop()
         assert here.spawn(Clerk, name="clerk").ask("b").get(DEADLINE) == "B"
+
+    def test_agents_that_stop_while_redis_is_away_are_gone_once_it_is_back(
+        self, crashing: tuple[Deployment, RedisProcess]
+    ) -> None:
+        deployment, server = crashing
+        here, there = deployment.pair()
+        events: list[Any] = []
+        there.telemetry.listen(events.append)
+        refs = [there.spawn(Clerk, name=f"clerk-{number}") for number in range(3)]
+        far = here.ref("clerk-1")
+        server.kill()
+
+        for ref in refs:
+            ref.stop()
+        until(lambda: not there._runtime.cells)
+        until(lambda: any(isinstance(one, TransportAway) for one in events))
+        server.start()
+
+        until(lambda: here.bus.transport.log.known(["clerk-1"]) == [None])  # type: ignore[attr-defined]
+        with pytest.raises((UnknownRecipient, AgentStopped)):
+            far.ask("a").get(DEADLINE)
+
+    def test_a_name_is_not_had_again_before_its_last_agent_is_buried(
+        self, deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        node = deployment.start("node")
+        node.spawn(Clerk, name="clerk").stop()
+        until(lambda: not node._runtime.cells)
+        transport: Any = node.bus.transport
+        monkeypatch.setattr("actorbus.bus.transports.redis.transport._BURIAL", 0.01)
+        transport._await_burial("clerk")
+        transport._graves["clerk"] = None
+
+        with pytest.raises(NameTaken, match="node"):
+            node.spawn(Clerk, name="clerk")
+
+        transport._fill_graves(["clerk"])
+        assert node.spawn(Clerk, name="clerk").ask("a").get(DEADLINE) == "A"
 
     def test_starting_while_redis_is_away_fails_within_seconds_and_works_later(
         self, crashing: tuple[Deployment, RedisProcess]
