@@ -6,9 +6,11 @@ import contextlib
 import random
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+
+from tests.faults.deployment import DURABLE, Deployment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,8 +101,67 @@ def make_proxy(tmp_path: Path) -> Iterator[Callable[[str], Proxy]]:
         proxy.close()
 
 
-Result = tuple[str, int, int, int, int]
-"""A fault's name, how many messages ran, were lost, ran again, overtook others."""
+@pytest.fixture
+def redis(start_redis: Callable[..., Any]) -> Any:
+    """A server that keeps what it has, to be killed."""
+    return start_redis(*DURABLE)
+
+
+@pytest.fixture
+def deploy(
+    tmp_path: Path, request: pytest.FixtureRequest, results: list[Result]
+) -> Iterator[Callable[[str], Deployment]]:
+    """Makes a deployment on the server of a URL. What its faults cost is shown in the end."""
+    made: list[Deployment] = []
+
+    def make(url: str) -> Deployment:
+        made.append(Deployment(tmp_path, url))
+        return made[-1]
+
+    try:
+        yield make
+        name = request.node.name.removeprefix("test_").replace("_", " ")
+        results += [Result.of(name, one) for one in made]
+    finally:
+        for one in made:
+            one.close()
+
+
+@pytest.fixture
+def deployment(deploy: Callable[[str], Deployment], redis: Any) -> Deployment:
+    return deploy(redis.url)
+
+
+class Result(NamedTuple):
+    """What a fault cost."""
+
+    fault: str
+    ran: int
+    lost: int
+    again: int
+    order: int
+    recovered: float | None = None
+    """Seconds until every agent had run again."""
+
+    @classmethod
+    def of(cls, fault: str, deployment: Deployment) -> Result:
+        return cls(
+            fault,
+            len({one.message for one in deployment.ran()}),
+            len(deployment.lost()),
+            sum(deployment.repeats().values()),
+            deployment.out_of_order(),
+            deployment.recovery,
+        )
+
+    def __str__(self) -> str:
+        seconds = "" if self.recovered is None else f"{self.recovered:.1f} s"
+        return (
+            f"{self.fault:<78} {self.ran:>8,} {self.lost:>5,} {self.again:>6,} {self.order:>6,}"
+            f" {seconds:>12}"
+        )
+
+
 _RESULTS: pytest.StashKey[list[Result]] = pytest.StashKey()
 
 
@@ -114,7 +175,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     found = config.stash.get(_RESULTS, [])
     if found:
         terminalreporter.section("what the faults cost")
-        terminalreporter.line(f"{'fault':<78} {'ran':>8} {'lost':>5} {'again':>6} {'order':>6}")
-        for name, *figures in found:
-            ran, lost, again, order = figures
-            terminalreporter.line(f"{name:<78} {ran:>8,} {lost:>5,} {again:>6,} {order:>6,}")
+        terminalreporter.line(
+            f"{'fault':<78} {'ran':>8} {'lost':>5} {'again':>6} {'order':>6} {'recovered in':>12}"
+        )
+        for one in found:
+            terminalreporter.line(str(one))

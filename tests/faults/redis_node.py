@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from workers import Worker  # type: ignore[import-not-found]
+from workers import SlowWorker, Worker  # type: ignore[import-not-found]
 
 from actorbus import Node
 from actorbus.bus.transports.redis.consumer import Consumer
@@ -21,7 +21,7 @@ def main(url: str, name: str, ttl: str, agents: str, bells: str) -> None:
     node.load(Path(__file__).with_name("workers.py"))
     for agent in agents.split(","):
         if agent:
-            node.spawn(Worker, name=agent)
+            node.spawn(SlowWorker if agent.startswith("slow") else Worker, name=agent)
     sys.stdout.write("up\n")
     sys.stdout.flush()
     node.wait()

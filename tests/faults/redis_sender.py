@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 from actorbus import Node
 
 TOGETHER = 200
 
 
-def main(url: str, name: str, ledger: str, count: str, agents: str) -> None:
+def main(url: str, name: str, ledger: str, count: str, agents: str, size: str, rate: str) -> None:
     out = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    filling = "x" * int(size)
+    together = TOGETHER if float(rate) == 0.0 else max(1, min(TOGETHER, int(float(rate) / 20)))
     names = agents.split(",")
     with Node(url, name=name) as node:
         refs = [node.ref(agent) for agent in names]
         sys.stdout.write("up\n")
         sys.stdout.flush()
-        for start in range(0, int(count), TOGETHER):
+        began = time.monotonic()
+        for start in range(0, int(count), together):
             lines = []
-            for number in range(start, min(start + TOGETHER, int(count))):
+            for number in range(start, min(start + together, int(count))):
                 ref = refs[number % len(refs)]
-                ref.tell(f"{name} {number}")
-                lines.append(f"{ref.name} {name} {number}\n")
+                lines.append(f"{ref.name} {name} {number} {time.monotonic():.4f}\n")
+                ref.tell(f"{name} {number} {filling}")
             node.flush(60.0)
             os.write(out, "".join(lines).encode())
+            if float(rate):
+                time.sleep(max(0.0, began + (start + together) / float(rate) - time.monotonic()))
         if letters := node.dead_letters.list():
             raise SystemExit(f"refused: {letters}")
 
