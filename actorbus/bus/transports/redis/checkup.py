@@ -96,7 +96,14 @@ def _look(server: RedisServer, member: Member, pings: int) -> list[Finding]:
 
 
 def _judged(member: Member) -> list[Finding]:
-    return judge(member.client.info(), "slave" if member.role == "replica" else "master")
+    from redis.exceptions import ResponseError
+
+    try:
+        told = member.client.info()
+    except ResponseError as error:
+        advice = "let its user call INFO: else nobody sees whether it may drop messages"
+        return [Finding("settings", Verdict.WARNING, str(error), advice)]
+    return judge(told, "slave" if member.role == "replica" else "master")
 
 
 def _version_of(member: Member) -> list[Finding]:

@@ -486,23 +486,33 @@ class InboxLog:
     def beat(self, node: str, *, ttl: float) -> list[str]:
         """Say in every partition that `node` lives; who is dead and still owns agents."""
         dead: dict[str, None] = {}
-        for tag in self.tags:
-            asked = time.monotonic()
-            now, *others = self._run(self._beat, tag, encoded(node), int(ttl * 1_000), 0)
+        asked = time.monotonic()
+        calls = [(self._beat, (tag, encoded(node), int(ttl * 1_000), 0)) for tag in self.tags]
+        for now, *others in self._run_all(calls):
             self.server_ahead = int(now) / 1_000 - (asked + time.monotonic()) / 2
             dead.update((decoded(one), None) for one in others)
         return list(dead)
 
     def leave(self, node: str, *, ttl: float) -> None:
         """The node goes. Agents that it still owns are a dead node's from now on."""
-        for tag in self.tags:
-            self._run(self._beat, tag, encoded(node), int(ttl * 1_000), 1)
+        calls = [(self._beat, (tag, encoded(node), int(ttl * 1_000), 1)) for tag in self.tags]
+        self._run_all(calls)
+
+    def silence(self, node: str) -> float:
+        """Seconds since a node was last heard of; 0 for one that nobody knows."""
+        with self._server.errors():
+            seconds, micros = self._client.time()
+            stamps: list[Any] = [
+                self._client.zscore(f"{tag}:nodes", encoded(node)) for tag in self.tags
+            ]
+        known = [float(one) for one in stamps if one is not None]
+        return max(0.0, seconds + micros / 1e6 - max(known) / 1_000) if known else 0.0
 
     def tick(self, *, most: int = 200) -> tuple[int, float | None]:
         """Put what is due into the inboxes: how many, and seconds until more is (None: never)."""
         moved, wait = 0, None
-        for tag in self.tags:
-            count, left = self._run(self._tick, tag, most, self._capacity, self._capacity_bytes)
+        bounds = (most, self._capacity, self._capacity_bytes)
+        for count, left in self._run_all([(self._tick, (tag, *bounds)) for tag in self.tags]):
             moved += count
             if left >= 0:
                 wait = left / 1_000 if wait is None else min(wait, left / 1_000)

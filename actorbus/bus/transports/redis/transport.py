@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from actorbus.bus.mailbox import MailboxPolicy, Refusal
 from actorbus.bus.origin import CURRENT
 from actorbus.bus.transport import Guarantee, Guarantees
+from actorbus.bus.transports.redis.checkup import check
 from actorbus.bus.transports.redis.consumer import Consumer
 from actorbus.bus.transports.redis.delivery import Delivery, Stay
 from actorbus.bus.transports.redis.deployment import check_in
@@ -114,6 +115,7 @@ _BURIAL: Final = 5.0
 """Seconds that what an agent had in hand may take to end, once the agent has."""
 _LAST_BURIAL: Final = 0.5
 """The same when the node stops: whoever did not return by then was left behind."""
+_LOOK_AT_ORPHANS: Final = 30.0
 _MOMENT: Final = 0.5
 _RETRY_MAKING: Final = 30.0
 """Seconds for which an agent that could not be made here is left to others."""
@@ -157,6 +159,8 @@ class RedisTransport:
         outbox: messages that may wait to be sent.
         asks: requests that may wait for an answer.
         send_timeout: seconds that a message without a deadline waits for room.
+        orphans_kept: seconds after which what waits for agents of a dead node that no other may
+            run becomes dead letters.
     """
 
     guarantees = REDIS
@@ -174,6 +178,7 @@ class RedisTransport:
         outbox: int = 100_000,
         asks: int = 100_000,
         send_timeout: float = 30.0,
+        orphans_kept: float = 3_600.0,
     ) -> None:
         self.shared: dict[str, Any] = {}
         self.node = f"{name}~{os.urandom(8).hex()}"
@@ -187,6 +192,7 @@ class RedisTransport:
         self.codec = codec
         self._ttl = ttl
         self._send_timeout = send_timeout
+        self._orphans_kept = orphans_kept
         self._ids = IdSource()
         self._offset = 0.0
         self._home: Home | None = None
@@ -223,6 +229,8 @@ class RedisTransport:
         self._buried = threading.Condition(self._lock)
         self._unmade: dict[str, float] = {}
         self._offered: dict[str, Terms] = {}
+        self._orphans: dict[str, tuple[frozenset[str], float]] = {}
+        """By dead node, its agents that run nowhere else, and when to look for them again."""
         self._notes: Ownership | None = None
         self._leaving = False
         self._closed = False
@@ -233,7 +241,8 @@ class RedisTransport:
     def open(self, home: Home) -> None:
         """
         Raises:
-            TransportUnavailable: the server did not answer, or holds another sort of deployment.
+            TransportUnavailable: the server did not answer, would lose messages as it is set up,
+                or holds another sort of deployment.
             BusClosed: another node uses it, or it was closed.
         """
         with self._lock:
@@ -242,7 +251,9 @@ class RedisTransport:
             self._home = home
         self._offset = home.clock.now() - time.monotonic()
         try:
-            self.log.divide(check_in(self._server, self._namespace, self._partitions))
+            self.log.divide(
+                check(self._server, namespace=self._namespace, partitions=self._partitions)
+            )
             self._keeper.start()
         except TransportUnavailable:
             self._home = None  # it may be tried again
@@ -949,22 +960,31 @@ class RedisTransport:
             self.log.release(ownership)
 
     def _died(self, node: str) -> None:
-        """Another node is dead. Its agents that run nowhere else leave their askers alone."""
-        agents = self.log.owned(node)
-        known = self.log.known(agents)
-        lost = {
-            agent
-            for agent, found in zip(agents, known, strict=True)
-            if found is None or not found.spec
-        }
-        self._requests.owner_lost(lost)
-        for agent in lost:
-            if _is_notes(agent):
-                self._drop_notes(agent)
+        """Another node is dead. Its agents that run nowhere else leave their askers alone.
 
-    def _drop_notes(self, agent: str) -> None:
+        Their inboxes are kept for a node of theirs that may come back, but not for ever.
+        """
+        now = time.monotonic()
+        lost, look_at = self._orphans.get(node, (frozenset(), 0.0))
+        if now >= look_at:
+            lost = self._left_behind(node)
+            self._orphans = {name: one for name, one in self._orphans.items() if one[1] > now}
+            self._orphans[node] = lost, now + _LOOK_AT_ORPHANS
+            over = self.log.silence(node) > self._orphans_kept
+            for agent in lost:
+                if over or _is_notes(agent):
+                    self._end_orphan(agent)
+        self._requests.owner_lost(lost)
+
+    def _left_behind(self, node: str) -> frozenset[str]:
+        """The agents of a node that no other node may run, and its own inbox."""
+        agents = self.log.owned(node)
+        known = zip(agents, self.log.known(agents), strict=True)
+        return frozenset(agent for agent, one in known if one is None or not one.spec)
+
+    def _end_orphan(self, agent: str) -> None:
         try:
-            self.log.drop(self.log.acquire(agent, self.node, ttl=self._ttl), Reason.STOPPED)
+            self.log.drop(self.log.acquire(agent, self.node, ttl=self._ttl), Reason.CRASHED_OWNER)
         except (OwnedBy, Fenced):
             return  # another node was faster
 

@@ -24,6 +24,15 @@ local function hold(agent, level, ttl, delay, body)
   redis.call('HSET', tag .. ':dueb', id, agent .. ' ' .. level .. ' ' .. ttl .. ' ' .. body)
 end
 
+-- Producers that have sent nothing for longer than any of them may repeat.
+local function forget_old_producers(meta)
+  local fields = redis.call('HGETALL', meta)
+  for at = 1, #fields, 2 do
+    local sent = string.sub(fields[at], 1, 2) == 'p:' and tonumber(string.match(fields[at + 1], ' (%d+)$'))
+    if sent and now - sent > 660000 then redis.call('HDEL', meta, fields[at]) end
+  end
+end
+
 local function give(agent, from, count)
   local meta, field = tag .. ':a:' .. agent, 'p:' .. producer
   local got = redis.call('HMGET', meta, field, 'depth', 'node', 'bytes', 'cap', 'capb', 'v', 'end', 'ovf')
@@ -63,6 +72,7 @@ local function give(agent, from, count)
   end
   if full then redis.call('HSET', meta, 'full', '1') end
   if taken == 0 then return end
+  if not got[1] and redis.call('HLEN', meta) > 64 then forget_old_producers(meta) end
   for level, list in pairs(lists) do
     redis.call('RPUSH', tag .. ':i:' .. agent .. ':' .. level, unpack(list))
   end
