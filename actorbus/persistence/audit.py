@@ -58,6 +58,8 @@ class Delivery:
     attempt: int
     started_at: datetime | None
     ended_at: datetime
+    node: str
+    """Where it ended, which need not be where the message was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,9 @@ class MessageView:
     """A message as history knows it, with what became of it.
 
     Of a message to one recipient the last delivery counts. Of a broadcast or event the worst
-    does, over the last of each recipient. ``payload`` is what its JSON decodes to.
+    does, over the last of each recipient. ``payload`` is what its JSON decodes to. ``node`` sent
+    it. ``attempts`` counts as well what ran again because a node died before it could say that
+    it was done: then each run that ended is a delivery of its own.
     """
 
     id: MessageId
@@ -94,7 +98,8 @@ class MessageView:
 
     @property
     def waited(self) -> float | None:
-        """Seconds from sending until a handler began."""
+        """Seconds from sending until a handler began; 0 where the clocks of two nodes disagree
+        on which came first."""
         return _seconds(self.created_at, self.started_at)
 
     @property
@@ -201,6 +206,9 @@ class Audit:
 
     def conversation(self, id: MessageId | str | UUID, *, limit: int = MOST) -> list[MessageView]:
         """The messages of one conversation in the order they were sent, the first `limit`.
+
+        A message stands behind the one that caused it, also where the clocks of their nodes
+        say otherwise.
 
         `id` is its ``correlation_id``, or the id of any message in it.
         """
@@ -575,4 +583,4 @@ class Audit:
 
 
 def _seconds(start: datetime | None, end: datetime | None) -> float | None:
-    return None if start is None or end is None else (end - start).total_seconds()
+    return None if start is None or end is None else max(0.0, (end - start).total_seconds())

@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from actorbus.persistence.questions import news, pages, sums, trees
 from actorbus.persistence.questions.conditions import matches
+from actorbus.persistence.questions.order import causes_first
 from actorbus.persistence.questions.scope import messages, scope_of
 from actorbus.persistence.questions.views import views_of
 
@@ -144,7 +145,7 @@ def _conversation(
         .order_by(messages.id)
         .limit(limit)
     ).all()
-    return views_of(connection, scope, ids)
+    return causes_first(views_of(connection, scope, ids))
 
 
 def _conversation_of(connection: Connection, scope: Scope, id: MessageId) -> MessageId | None:

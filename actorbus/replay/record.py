@@ -4,6 +4,10 @@ The rule of comparison. An actor is a function of its messages in their order, s
 compared is what one handling did: the messages that an agent sent while it had one message in
 hand, in order for each destination, and how that handling ended. Between handlings, and between
 two destinations, the bus promises no order, and an interleaving alone is no difference.
+
+A message that its agent handled again, because the node died that did it first, is handled once
+here, as the run that ended last did it. What an earlier run had sent comes from history: others
+got it, and it moved them.
 """
 
 from __future__ import annotations
@@ -47,11 +51,15 @@ class Record:
         """Replies by the request they answer."""
         self.sent: dict[Handling, list[MessageView]] = defaultdict(list)
         """What each handling sent, replies apart."""
+        self.outrun: set[MessageId] = set()
+        """What was sent by runs that another run of the same handling came after."""
         for view in self.views:
             cause = view.causation_id
             if cause is None or cause not in self.by_id:
                 continue
-            if view.kind in ANSWERS:
+            if self._is_outrun(view, self.by_id[cause]):
+                self.outrun.add(view.id)
+            elif view.kind in ANSWERS:
                 self.answers[cause] = view
             elif view.sender is not None:
                 self.sent[cause, view.sender].append(view)
@@ -81,6 +89,15 @@ class Record:
         """How `view` ended at `agent`; None where history does not know."""
         found = [one for one in view.deliveries if one.recipient == agent]
         return found[-1] if found else None
+
+    def _is_outrun(self, view: MessageView, cause: MessageView) -> bool:
+        """Whether the run that sent `view` is not the one of which history knows the ending."""
+        ending = None if view.sender is None else self.delivery(cause, view.sender)
+        if ending is None or ending.started_at is None:
+            return False
+        if view.node != ending.node:
+            return True
+        return ending.attempt == 1 and view.created_at < ending.started_at
 
     def order_at(self, agent: str) -> list[tuple[float, MessageId]]:
         """The messages that `agent` began to handle, in that order, and when."""

@@ -103,7 +103,7 @@ class Roots:
         if view.id in self._adopted:
             return False
         if view.causation_id in self._record.by_id:
-            if self._sandbox.inside(view.sender):
+            if self._sandbox.inside(view.sender) and view.id not in self._record.outrun:
                 return False
             if self._course.forked and self._twins.repeat_of(view.causation_id) is None:
                 return False

@@ -36,16 +36,20 @@ def show(id: Id, history: History, as_json: AsJson = False) -> None:
     page.print(fields)
     page.print(Text("payload", style="bold"))
     page.print(inert(json.dumps(view.payload, indent=2, ensure_ascii=False), lines=True))
-    if len(view.deliveries) > 1:
+    if len(view.deliveries) > 1 or any(one.node != view.node for one in view.deliveries):
         page.print(_deliveries(view))
 
 
 def _deliveries(view: MessageView) -> Table:
-    told = table("delivered to", "status", "attempt", "error")
+    told = table("delivered to", "node", "status", "attempt", "error")
     for one in view.deliveries:
         status = f"{one.status}: {one.reason}" if one.reason else str(one.status)
         told.add_row(
-            inert(one.recipient or "-"), inert(status), str(one.attempt), inert(one.error or "")
+            inert(one.recipient or "-"),
+            inert(one.node),
+            inert(status),
+            str(one.attempt),
+            inert(one.error or ""),
         )
     return told
 

@@ -51,6 +51,7 @@ def _delivery(one: Delivery) -> dict[str, Any]:
         "attempt": one.attempt,
         "started_at": _iso(one.started_at),
         "ended_at": _iso(one.ended_at),
+        "node": one.node,
     }
 
 

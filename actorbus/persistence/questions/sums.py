@@ -178,9 +178,10 @@ def _spread(ranked: Any, value: Any, nth: Any) -> tuple[Any, ...]:
 
 
 def _seconds(dialect: str, start: Any, end: Any) -> Any:
+    """Never less than 0, as the clocks of two nodes may have it."""
     if dialect == "postgresql":
-        return cast(extract("epoch", end - start), Float)
-    return (type_coerce(end, BigInteger) - type_coerce(start, BigInteger)) / 1e6
+        return func.greatest(cast(extract("epoch", end - start), Float), 0.0)
+    return func.max((type_coerce(end, BigInteger) - type_coerce(start, BigInteger)) / 1e6, 0.0)
 
 
 def _chosen(scope: Scope, wanted: Filter) -> list[Condition]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,7 +37,7 @@ _OF_EVENTS: Final = tuple(
     events[name]
     for name in (
         "id", "message_id", "recipient", "status", "reason", "error", "attempt", "started_at",
-        "ended_at",
+        "ended_at", "node",
     )
 )  # fmt: skip
 
@@ -91,11 +91,17 @@ def merged(row: Any, events: Iterable[Any]) -> MessageView:
         status=row.status if decisive is None else decisive.status,
         reason=row.reason if decisive is None else decisive.reason,
         error=row.error if decisive is None else decisive.error,
-        attempts=max([row.attempt, *(one.attempt for one in deliveries)]),
+        attempts=_attempts(row.attempt, deliveries),
         started_at=min(starts, default=None),
         ended_at=max((one.ended_at for one in deliveries), default=None),
         deliveries=tuple(deliveries),
     )
+
+
+def _attempts(first: int, deliveries: Sequence[Delivery]) -> int:
+    """The most that any recipient took: counted by its node, or run again by another one."""
+    runs = Counter(one.recipient for one in deliveries if one.started_at is not None)
+    return max([first, *(one.attempt for one in deliveries), *runs.values()])
 
 
 def _decisive(kind: MessageKind, deliveries: Sequence[Delivery]) -> Delivery | None:
@@ -121,4 +127,5 @@ def _delivery(row: Any, recipient: str | None) -> Delivery:
         attempt=row.attempt,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        node=row.node,
     )

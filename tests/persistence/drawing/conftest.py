@@ -69,7 +69,7 @@ def _delivery(
 ) -> Delivery:
     begins, ends = (None, _moment(ended)) if handled is None else map(_moment, handled)
     assert ends is not None
-    return Delivery(recipient, status, reason, None, attempt, begins, ends)
+    return Delivery(recipient, status, reason, None, attempt, begins, ends, "node-1")
 
 
 def _view(

@@ -1,0 +1,326 @@
+"""One history of several nodes on one Redis: each records its part, and it reads as one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import pytest
+
+from actorbus import Message, Node, Rejected, Settings
+from actorbus.message import IdSource, MessageKind, Priority, Reason, Status
+from actorbus.persistence.audit import Audit
+from actorbus.replay import Replay
+from actorbus.telemetry import Telemetry
+from actorbus.testing.clock import ManualClock
+from tests.persistence.nodes.cast import Front, Ledger, Pricing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from actorbus.persistence.audit import MessageView
+
+HERE = Path(__file__).parent
+CAST = {"front": Front, "pricing": Pricing, "ledger": Ledger}
+TIMES = {"beat": 0.2, "suspect_after": 0.5, "dead_after": 1.0}
+NOON = 1_700_000_000.0
+A_DAY = 86_400.0
+
+
+class Deployment:
+    """Nodes on one Redis, with one history."""
+
+    def __init__(self, redis: str, history: str, stack: ExitStack) -> None:
+        self.redis = redis
+        self.history = history
+        self.namespace = uuid4().hex
+        self.audit = Audit(history)
+        stack.callback(self.audit.close)
+        self._stack = stack
+        self._nodes: list[Node] = []
+
+    def start(self, name: str, **settings: Any) -> Node:
+        known = Settings(namespace=self.namespace, log_level="off", **settings)
+        node = Node(self.redis, name=name, audit=self.history, settings=known)
+        self._nodes.append(self._stack.enter_context(node))
+        return node
+
+    def die_at_work(self) -> subprocess.Popen[str]:
+        """A process that is killed once it has recorded the end of an order."""
+        process = subprocess.Popen(
+            [sys.executable, str(HERE / "dying_node.py"), self.redis, self.history, self.namespace],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._stack.enter_context(process)
+        self._stack.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        return process
+
+    def told(self, done: Callable[[list[MessageView]], bool]) -> list[MessageView]:
+        """All messages, oldest first, once `done` says that they are all there."""
+        give_up = time.monotonic() + 20
+        while True:
+            for node in self._nodes:
+                node.audit.counts()  # a question is answered once all is written
+            views = self.audit.messages(limit=1_000)[::-1]
+            if done(views):
+                return views
+            assert time.monotonic() < give_up, [(view.payload, view.deliveries) for view in views]
+            time.sleep(0.01)
+
+
+def all_ended(count: int) -> Callable[[list[MessageView]], bool]:
+    def ended(views: list[MessageView]) -> bool:
+        return len(views) == count and all(view.deliveries for view in views)
+
+    return ended
+
+
+@pytest.fixture(params=["sqlite-file", "postgresql"])
+def deployment(
+    request: pytest.FixtureRequest, redis_url: str, tmp_path: Path
+) -> Iterator[Deployment]:
+    if request.param == "postgresql":
+        history = request.getfixturevalue("postgres_url")
+    else:
+        history = f"sqlite:///{tmp_path / 'history.db'}"
+    with ExitStack() as stack:
+        yield Deployment(redis_url, history, stack)
+
+
+@pytest.fixture
+def three(deployment: Deployment) -> dict[str, Node]:
+    """A node for each agent, by the agent's name."""
+    nodes = {name: deployment.start(f"of-{name}") for name in CAST}
+    for name, node in nodes.items():
+        node.spawn(CAST[name], name=name)
+    return nodes
+
+
+def test_a_conversation_over_three_nodes_reads_as_one(
+    deployment: Deployment, three: dict[str, Node]
+) -> None:
+    three["ledger"].ask("front", {"item": "tea"}).get(10)
+
+    first = deployment.told(all_ended(6))[0]
+    conversation = deployment.audit.conversation(first.id)
+    assert {view.correlation_id for view in conversation} == {first.id}
+    assert [(view.kind, view.sender, view.recipient, view.node) for view in conversation] == [
+        (MessageKind.REQUEST, None, "front", "of-ledger"),
+        (MessageKind.REQUEST, "front", "pricing", "of-front"),
+        (MessageKind.TELL, "pricing", "ledger", "of-pricing"),
+        (MessageKind.REPLY, "pricing", "front", "of-pricing"),
+        (MessageKind.TELL, "front", "ledger", "of-front"),
+        (MessageKind.REPLY, "front", None, "of-front"),
+    ]
+    assert [[(one.status, one.node) for one in view.deliveries] for view in conversation] == [
+        [(Status.HANDLED, node)]
+        for node in ("of-front", "of-pricing", "of-ledger", "of-pricing", "of-ledger", "of-front")
+    ]
+    assert all(view.attempts == 1 for view in conversation)
+
+
+def test_every_question_sees_the_parts_of_all_nodes(
+    deployment: Deployment, three: dict[str, Node]
+) -> None:
+    three["ledger"].ask("front", {"item": "tea"}).get(10)
+
+    first, asked, *_, booked, _ = deployment.told(all_ended(6))
+    tree = deployment.audit.tree(booked.id)
+    asking = deployment.audit.tree(asked.id)
+    talk = {(one.sender, one.recipient): one.count for one in deployment.audit.talk()}
+    times = {(one.recipient, one.type): one for one in deployment.audit.times()}
+    drawn = deployment.audit.draw(first.id, format="text")
+    assert tree is not None
+    assert asking is not None
+    assert [one.id for one in tree.causes] == [first.id]
+    assert [one.message.kind for one in asking.effects] == [MessageKind.TELL, MessageKind.REPLY]
+    assert talk == {
+        (None, "front"): 1, ("front", None): 1, ("front", "pricing"): 1, ("pricing", "front"): 1,
+        ("pricing", "ledger"): 1, ("front", "ledger"): 1,
+    }  # fmt: skip
+    assert {key: one.count for key, one in times.items() if key[0] in CAST} == {
+        ("front", "dict"): 1, ("pricing", "str"): 1, ("ledger", "int"): 2, ("front", "int"): 1,
+    }  # fmt: skip
+    assert [line.split()[2] for line in drawn.splitlines()] == [
+        "outside", "front", "pricing", "pricing", "front", "front",
+    ]  # fmt: skip
+
+
+def test_each_node_has_a_chain_of_its_own_and_all_verify(
+    deployment: Deployment, three: dict[str, Node]
+) -> None:
+    for _ in range(20):
+        three["ledger"].ask("front", {"item": "tea"}).get(10)
+    deployment.told(all_ended(120))
+
+    verification = deployment.audit.verify()
+
+    assert verification.findings == ()
+    assert verification.chains == 3
+
+
+def test_an_error_is_recorded_where_it_was_raised(
+    deployment: Deployment, three: dict[str, Node]
+) -> None:
+    with pytest.raises(Rejected):
+        three["ledger"].ask("pricing", "gold").get(10)
+
+    refused, *_ = deployment.told(lambda views: bool(views and views[0].deliveries))
+    assert (refused.node, refused.status) == ("of-ledger", Status.FAILED)
+    assert (refused.deliveries[0].reason, refused.deliveries[0].node) == (
+        Reason.REJECTED,
+        "of-pricing",
+    )
+
+
+def test_a_conversation_over_three_nodes_replays_in_one_process(
+    deployment: Deployment, three: dict[str, Node]
+) -> None:
+    three["ledger"].ask("front", {"item": "tea"}).get(10)
+    first = deployment.told(all_ended(6))[0]
+
+    result = Replay(deployment.audit, first.id, agents=CAST).run()
+
+    assert result.divergence is None
+
+
+def test_a_message_that_ran_again_after_its_node_died_is_one_message_with_two_runs(
+    deployment: Deployment,
+) -> None:
+    here = deployment.start("here", **TIMES)
+    here.spawn(Pricing, name="pricing")
+    ledger = here.spawn(Ledger, name="ledger")
+    dying = deployment.die_at_work()
+    here.tell("front", {"item": "tea"})
+    dying.wait(10)
+
+    here.load(HERE / "cast.py")
+    views = deployment.told(lambda views: all_ended(9)(views) and len(views[0].deliveries) == 2)
+
+    order = views[0]
+    assert [(one.status, one.node) for one in order.deliveries] == [
+        (Status.HANDLED, "dying"),
+        (Status.HANDLED, "here"),
+    ]
+    assert (order.status, order.attempts) == (Status.HANDLED, 2)
+    assert "attempt 2" in deployment.audit.draw(order.id, format="text").splitlines()[0]
+    assert ledger.ask("all").get(10) == [-1, 3, -1, 3]
+    assert len(deployment.audit.conversation(order.id)) == 9
+    assert deployment.audit.verify().findings == ()
+    assert Replay(deployment.audit, order.id, agents=CAST).run().divergence is None
+
+
+# -- clocks that disagree
+
+
+class Clocked:
+    """A node's recorder, whose clock goes as a test says."""
+
+    def __init__(self, audit: Audit, name: str, start: float, stack: ExitStack) -> None:
+        self.clock = ManualClock(start)
+        self.recorder = audit.record(
+            node=name, settings=Settings(), telemetry=Telemetry(), clock=self.clock
+        )
+        self.recorder.start()
+        stack.callback(self.recorder.close, 10)
+        self._ids = IdSource()
+
+    def say(
+        self,
+        kind: MessageKind,
+        sender: str | None,
+        recipient: str | None,
+        payload: Any,
+        cause: Message[Any] | None = None,
+    ) -> Message[Any]:
+        now = self.clock.now()
+        made = self._ids.make(now)
+        conversation = made if cause is None else cause.correlation_id
+        message = Message(
+            made, kind, sender, recipient, None, payload, Priority.NORMAL, now, None,
+            conversation, None if cause is None else cause.id, None, 1, 0, None,
+        )  # fmt: skip
+        self.recorder.sent(message)
+        self.clock.advance(0.001)
+        return message
+
+    def handle(self, message: Message[Any], *, takes: float = 0.25) -> None:
+        begun = self.clock.now()
+        self.clock.advance(takes)
+        self.recorder.ended(
+            message, message.recipient, Status.HANDLED, None, None, begun, self.clock.now()
+        )
+
+
+@pytest.fixture
+def asked_a_day_ahead(url: str) -> Iterator[Audit]:
+    """``front`` asks ``pricing``, whose node's clock is a day behind; then tells the ledger."""
+    audit = Audit(url)
+    with ExitStack() as stack:
+        stack.callback(audit.close)
+        here = Clocked(audit, "here", NOON + A_DAY, stack)
+        there = Clocked(audit, "there", NOON, stack)
+        order = here.say(MessageKind.REQUEST, None, "front", {"item": "tea"})
+        asked = here.say(MessageKind.REQUEST, "front", "pricing", "tea", order)
+        told = there.say(MessageKind.TELL, "pricing", "ledger", -1, asked)
+        there.handle(asked)
+        there.handle(there.say(MessageKind.REPLY, "pricing", "front", 3, asked), takes=0)
+        here.handle(told)
+        here.handle(here.say(MessageKind.TELL, "front", "ledger", 3, order))
+        here.handle(order)
+        for one in (here, there):
+            one.recorder.flush(10)
+        yield audit
+
+
+def test_a_cause_is_told_before_what_it_caused_whatever_the_clocks_say(
+    asked_a_day_ahead: Audit,
+) -> None:
+    oldest = asked_a_day_ahead.messages()[-1]
+
+    told = asked_a_day_ahead.conversation(oldest.id)
+
+    assert oldest.sender == "pricing"
+    assert [(view.sender, view.payload) for view in told] == [
+        (None, {"item": "tea"}),
+        ("front", "tea"),
+        ("pricing", -1),
+        ("pricing", 3),
+        ("front", 3),
+    ]
+
+
+def test_no_message_waited_less_than_nothing_whatever_the_clocks_say(
+    asked_a_day_ahead: Audit,
+) -> None:
+    asked = asked_a_day_ahead.messages(recipient="pricing")[0]
+    times = {(one.recipient, one.type): one for one in asked_a_day_ahead.times()}
+
+    assert (asked.waited, asked.took) == (0.0, 0.25)
+    assert times["pricing", "str"].waited.max == 0.0
+    assert times["pricing", "str"].took.max == 0.25
+
+
+def test_a_conversation_whose_clocks_disagree_can_be_drawn_and_verified(
+    asked_a_day_ahead: Audit,
+) -> None:
+    first = asked_a_day_ahead.messages(recipient="front", kind="request")[0]
+
+    drawn = asked_a_day_ahead.draw(first.id, format="text")
+
+    assert [line.strip().rsplit("  ", 1)[0].split("  ")[-1] for line in drawn.splitlines()] == [
+        "outside ──> front",
+        "front ──> pricing",
+        "pricing ──> ledger",
+        "pricing ╌╌> front",
+        "front ──> ledger",
+    ]
+    assert asked_a_day_ahead.verify().findings == ()
