@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import fakeredis
 import pytest
 
 from actorbus.bus.transports.redis.checkup import Verdict, check, examine, judge
@@ -84,3 +85,15 @@ def test_nodes_of_one_deployment_agree_on_its_layout(real: RedisServer) -> None:
     with pytest.raises(TransportUnavailable, match="layout 2, and this is layout 1"):
         check(real, namespace=namespace, partitions=4)
     real.client.delete(f"{{{namespace}.meta}}")
+
+
+def test_a_server_that_does_not_tell_how_it_is_set_up_carries_a_bus_with_a_warning() -> None:
+    fake = fakeredis.FakeServer()  # it knows no INFO, as a user who may not call it
+    server = RedisServer("redis://fake", make=lambda **_: fakeredis.FakeRedis(server=fake))
+
+    (untold,) = [one for one in examine(server) if one.what == "settings"]
+    partitions = check(server, namespace="any")
+
+    assert untold.verdict is Verdict.WARNING
+    assert "INFO" in untold.change
+    assert partitions == 1
