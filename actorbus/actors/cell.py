@@ -173,6 +173,11 @@ class Cell:
         return len(self.mailbox) + max(self.in_flight, not self.mailbox.idle)
 
     @property
+    def drains(self) -> bool:
+        """Whether a drain waits for what is sent to it. A parked agent would not handle it."""
+        return not self.parked
+
+    @property
     def busy(self) -> bool:
         """Whether there is work that a drain waits for. A parked agent has none.
 

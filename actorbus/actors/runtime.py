@@ -27,6 +27,7 @@ from actorbus.bus.origin import CURRENT
 from actorbus.bus.routing import Route
 from actorbus.errors import (
     ActorbusError,
+    AgentStopped,
     AuditUnavailable,
     BusClosed,
     InvalidArgument,
@@ -42,6 +43,7 @@ from actorbus.message import (
     check_name,
     check_pattern,
 )
+from actorbus.registry.entry import AgentStatus
 
 if TYPE_CHECKING:
     import random as random_module
@@ -361,12 +363,22 @@ class Runtime:
             answer_to=reply,
         )
         try:
+            if inbox.offer_later is not None and self._is_parked(name, owner):
+                # It would wait behind all that waits there already.
+                raise AgentStopped(name, "is parked after failing; node.unpark() goes on")
             bus.send(message, inbox)
         except ActorbusError as error:
             reply.fail(error)
         if owner is not None and owner.parked:
             owner.refuse_asks()
         return reply
+
+    def _is_parked(self, name: str, owner: Cell | None) -> bool:
+        """Whether the agent is, here or as far as the registry knows."""
+        if owner is not None:
+            return owner.parked
+        info = self.registry.get(name)
+        return info is not None and info.status is AgentStatus.PARKED
 
     def record_ask(self, recorder: Recorder, entry: PlainEntry, reply: Reply[Any]) -> bool:
         """Keep the record of a request; False if that failed, and its reply with it."""

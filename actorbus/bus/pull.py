@@ -94,6 +94,9 @@ class PullMailbox:
         self._bus.transport.subscribe(route)
         return lambda: self._bus.transport.unsubscribe(route)
 
+    drains = False
+    """A drain does not wait for code that is no agent to take what waits here."""
+
     parked = False
     """For refs, to whom this looks like an agent that is never parked."""
 

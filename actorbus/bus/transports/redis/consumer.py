@@ -167,10 +167,11 @@ class Consumer:
                 if agent in self._readings:
                     self._readings[agent][0].ending = True
 
-    def pending(self) -> int:
-        """Messages in inboxes that are read, as far as we know, and not handed out."""
+    def pending(self, agents: Iterable[str]) -> int:
+        """Messages in the inboxes of some agents, as far as we know, that are not handed out."""
         with self._changed:
-            return sum(one.waiting + one.unseen for one, _ in self._readings.values())
+            found = [self._readings[name][0] for name in agents if name in self._readings]
+            return sum(one.waiting + one.unseen for one in found)
 
     def give_up(self, agents: Iterable[str], timeout: float) -> list[Ownership]:
         """Read no more for some agents; those that are done with all they had in hand.

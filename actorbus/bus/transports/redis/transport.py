@@ -320,11 +320,16 @@ class RedisTransport:
         return self._outbox.flush(timeout)
 
     def pending(self) -> int:
-        known = self._outbox.waiting + self._consumer.pending()
+        if self._home is None:
+            return 0
+        working = {name for name, one in self._here.copy().items() if one.inbox.owner.drains}
+        known = self._outbox.waiting + self._consumer.pending(working)
+        known = known or sum(map(self._topics.pending, working))
         if known or self._closed:
             return known
         try:
-            return len(self.log.ready(self.node))
+            # What was accepted a moment ago, and whose bell was not heard yet.
+            return len(working.intersection(self.log.ready(self.node)))
         except TransportUnavailable:
             return 1
 
