@@ -30,6 +30,7 @@ from actorbus import (
     Node,
     NoHandler,
     NotFlushed,
+    OwnerLost,
     PayloadTooLarge,
     Priority,
     Ref,
@@ -176,6 +177,19 @@ def gate() -> Iterator[Gate]:
     gate = Gate()
     yield gate
     gate.opened.set()
+
+
+def silence(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have others take it for dead, though it goes on."""
+    transport: Any = node.bus.transport
+    transport._keeper.close(leave=False)
+    registry: Any = node.registry
+    monkeypatch.setattr(registry, "_beat_again_after", lambda _: None)
+    registry._timer.cancel()
+
+
+HASTY: Any = {"beat": 0.1, "suspect_after": 0.3, "dead_after": 1.0}
+"""Settings of nodes that take each other for dead soon."""
 
 
 class Clerk(Agent):
@@ -555,8 +569,11 @@ class TestErrors:
         assert gate.entered.wait(DEADLINE)
 
         reply = here.ask("held", "late", timeout=0.1)
+        until(lambda: len(held._cell.mailbox) == 1)  # type: ignore[union-attr]
+        late = held._cell.mailbox.waiting()[0]  # type: ignore[union-attr]
         with pytest.raises(AskTimeout):
             reply.get(DEADLINE)
+        until(lambda: late.expired(there.bus.clock.now()))
         gate.opened.set()
 
         assert here.ask("held", "last").get(DEADLINE) == "last"
@@ -582,6 +599,19 @@ class TestErrors:
                 reply.get(DEADLINE)
         with pytest.raises((UnknownRecipient, AgentStopped)):
             here.ask("held", "too late").get(DEADLINE)
+
+    def test_who_asked_an_agent_hears_that_its_node_died(
+        self, deployment: Deployment, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here, there = deployment.start("here", **HASTY), deployment.start("there", **HASTY)
+        there.spawn(Held, gate, name="held")
+        reply = here.ask("held", "in hand")
+        assert gate.entered.wait(DEADLINE)
+
+        silence(there, monkeypatch)
+
+        with pytest.raises(OwnerLost, match="held"):
+            reply.get(DEADLINE)
 
     def test_cancelling_an_ask_is_seen_by_a_handler_of_another_node(
         self, deployment: Deployment, gate: Gate
@@ -1135,8 +1165,8 @@ class TestLife:
         node.spawn(Clerk, name="clerk").stop()
         until(lambda: not node._runtime.cells)
         transport: Any = node.bus.transport
-        monkeypatch.setattr("actorbus.bus.transports.redis.transport._BURIAL", 0.01)
         transport._await_burial("clerk")
+        monkeypatch.setattr("actorbus.bus.transports.redis.transport._BURIAL", 0.01)
         transport._graves["clerk"] = None
 
         with pytest.raises(NameTaken, match="node"):
@@ -1205,6 +1235,27 @@ class TestLife:
         until(lambda: set(threading.enumerate()) <= before)
         with pytest.raises(BusClosed):
             node.tell("clerk", "a")
+
+    async def test_nodes_of_an_event_loop_ask_and_await_each_other(
+        self, anywhere: Deployment
+    ) -> None:
+        heard: list[str] = []
+
+        class Echo(Agent):
+            @handles
+            async def echo(self, text: str) -> str:
+                heard.append(text)
+                return text
+
+        async with anywhere.make("here") as here, anywhere.make("there") as there:
+            there.spawn(Echo, name="echo")
+
+            answers = [await here.ask("echo", str(number)) for number in range(20)]
+            here.tell("echo", "last")
+            await asyncio.to_thread(here.flush, DEADLINE)
+
+        assert answers == [str(number) for number in range(20)]
+        assert heard == [*answers, "last"]
 
     def test_a_node_that_never_started_can_be_stopped(self, deployment: Deployment) -> None:
         node = deployment.make("node")
@@ -1400,14 +1451,6 @@ class TestAcknowledgement:
 
             monkeypatch.setattr(log, "send", held)
 
-    def silence(self, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Others take it for dead."""
-        transport: Any = node.bus.transport
-        transport._keeper.close(leave=False)
-        registry: Any = node.registry
-        monkeypatch.setattr(registry, "_beat_again_after", lambda _: None)
-        registry._timer.cancel()
-
     def settle(self, node: Node) -> None:
         """See that what `node` acknowledged meanwhile has come to the server."""
         ref = node.spawn(Listener, name="settled")
@@ -1462,16 +1505,16 @@ class TestAcknowledgement:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A node dies with the answer in its outbox: the next owner answers."""
-        here = deployment.start("here", beat=0.1, suspect_after=0.3, dead_after=1.0)
-        there = deployment.start("there", beat=0.1, suspect_after=0.3, dead_after=1.0)
-        third = deployment.start("third", beat=0.1, suspect_after=0.3, dead_after=1.0)
+        here = deployment.start("here", **HASTY)
+        there = deployment.start("there", **HASTY)
+        third = deployment.start("third", **HASTY)
         third.spawn(traveller, name="makes it known there").stop()
         there.spawn(traveller, "hello", name="traveller")
         held = self.Held(there, monkeypatch)
         answer = here.ask("traveller", 1)
         assert held.reached.wait(DEADLINE)
 
-        self.silence(there, monkeypatch)
+        silence(there, monkeypatch)
 
         assert answer.get(DEADLINE) == "hello 1"
         assert traveller.heard == [1, 1]
