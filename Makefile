@@ -27,7 +27,7 @@ demo: $(RUNTIME) ## Survey a source tree with a team of agents; ARGS="--help" li
 
 .PHONY: test
 test: $(DEV) ## Run the tests; ARGS="-k mailbox" picks some
-	@$(BIN)/pytest -q -n auto --maxprocesses 4 -m "not stress" $(ARGS)
+	@$(BIN)/pytest -q -n auto --maxprocesses 4 -m "not stress and not faults" $(ARGS)
 
 .PHONY: check
 check: $(DEV) ## Lint, formatting, types, and which layer may import which
@@ -47,7 +47,7 @@ faults-audit: $(DEV) ## Lock, fill and kill the history's writer, for minutes
 .PHONY: faults
 faults: $(DEV) ## Kill, freeze and cut nodes and Redis under load, and count what was lost
 	@FAULTS_MESSAGES=100000 FAULTS_AGENTS=1000 FAULTS_SECONDS=300 \
-	   $(BIN)/pytest -q --timeout 600 tests/faults/test_redis.py $(ARGS)
+	   $(BIN)/pytest -q --timeout 900 tests/faults/test_redis*.py $(ARGS)
 
 .PHONY: fuzz
 fuzz: $(DEV) ## Read 100,000 hostile frames with each reader; ARGS="-k payload" picks one

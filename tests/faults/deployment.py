@@ -188,8 +188,16 @@ class Deployment:
 
     def close(self) -> None:
         for process in (*self.nodes.values(), *self.senders):
-            end(process)
+            self.reap(process)
         self.server.close()
+
+    def reap(self, process: subprocess.Popen[str]) -> None:
+        """End a process at once, if it has not ended."""
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait(10)
+        if process.stdout is not None:
+            process.stdout.close()
 
     def start(self, program: str, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -208,14 +216,6 @@ class Deployment:
         while not happened():
             assert time.monotonic() < give_up, f"waited {deadline:.0f} s for {what}"
             time.sleep(0.02)
-
-
-def end(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGCONT)
-    process.kill()
-    process.wait(10)
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def check_ledger(
