@@ -29,7 +29,7 @@ class Step:
     original: MessageView | None
     """The recorded message that it repeats; None where a fork goes its own way."""
     from_history: bool
-    """Whether its sender is outside of the replay."""
+    """Whether its sender is outside of the replay, or sent it in a run that is not repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,8 @@ class Course:
                     f" {len(self._record.views):,}"
                 )
             )
-        self.news.append(Step(self._steps, says, view, not self._inside(says.sender)))
+        outrun = view is not None and view.id in self._record.outrun
+        self.news.append(Step(self._steps, says, view, outrun or not self._inside(says.sender)))
 
     def differs(
         self,

@@ -29,13 +29,6 @@ class Pricing(Agent):
 
 
 class Ledger(Agent):
-    def __init__(self) -> None:
-        self.booked: list[int] = []
-
     @handles
     def book(self, amount: int) -> None:
-        self.booked.append(amount)
-
-    @handles
-    def tell_all(self, _: str) -> list[int]:
-        return self.booked
+        pass

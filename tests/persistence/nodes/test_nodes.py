@@ -192,30 +192,50 @@ def test_a_conversation_over_three_nodes_replays_in_one_process(
     assert result.divergence is None
 
 
-def test_a_message_that_ran_again_after_its_node_died_is_one_message_with_two_runs(
-    deployment: Deployment,
-) -> None:
+def ran_again(deployment: Deployment) -> MessageView:
+    """An order that one node handled and recorded, and another one handled again."""
     here = deployment.start("here", **TIMES)
     here.spawn(Pricing, name="pricing")
-    ledger = here.spawn(Ledger, name="ledger")
+    here.spawn(Ledger, name="ledger")
     dying = deployment.die_at_work()
     here.tell("front", {"item": "tea"})
     dying.wait(10)
-
     here.load(HERE / "cast.py")
     views = deployment.told(lambda views: all_ended(9)(views) and len(views[0].deliveries) == 2)
+    return views[0]
 
-    order = views[0]
+
+def test_a_message_that_ran_again_after_its_node_died_is_one_message_with_two_runs(
+    deployment: Deployment,
+) -> None:
+    order = ran_again(deployment)
+
     assert [(one.status, one.node) for one in order.deliveries] == [
         (Status.HANDLED, "dying"),
         (Status.HANDLED, "here"),
     ]
     assert (order.status, order.attempts) == (Status.HANDLED, 2)
     assert "attempt 2" in deployment.audit.draw(order.id, format="text").splitlines()[0]
-    assert ledger.ask("all").get(10) == [-1, 3, -1, 3]
     assert len(deployment.audit.conversation(order.id)) == 9
     assert deployment.audit.verify().findings == ()
-    assert Replay(deployment.audit, order.id, agents=CAST).run().divergence is None
+
+
+def test_a_replay_repeats_the_last_run_of_a_message_and_gives_what_the_first_one_sent(
+    deployment: Deployment,
+) -> None:
+    order = ran_again(deployment)
+
+    outcome = Replay(deployment.audit, order.id, agents=CAST).run()
+
+    assert outcome.divergence is None
+    assert [
+        (one.said.recipient, one.said.payload) for one in outcome.steps if one.from_history
+    ] == [
+        ("front", {"item": "tea"}),
+        ("pricing", "tea"),
+        ("ledger", 3),
+    ]
+    assert len(outcome.steps) == 9
 
 
 # -- clocks that disagree
