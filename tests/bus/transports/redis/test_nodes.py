@@ -682,6 +682,23 @@ class TestErrors:
         with pytest.raises(UnknownRecipient, match="Did you mean 'counter'"):
             here.ask("conter", "a").get(DEADLINE)
 
+    def test_what_is_told_to_an_agent_that_has_stopped_comes_back_and_its_name_is_forgotten(
+        self, anywhere: Deployment
+    ) -> None:
+        here, there = anywhere.pair()
+        stopped = there.spawn(Clerk, name="clerk")
+        ref = here.ref("clerk")
+        log: InboxLog = here.bus.transport.log  # type: ignore[attr-defined]
+
+        stopped.stop()
+        until(lambda: log.known(["clerk"]) == [None])
+        ref.tell("too late")
+
+        (letter,) = letters(here)
+        assert (letter.reason, letter.message.payload) == ("no-such-agent", "too late")
+        with pytest.raises(UnknownRecipient):
+            here.ref("clerk")
+
     def test_a_name_of_another_node_is_taken_and_that_node_is_named(
         self, deployment: Deployment
     ) -> None:
@@ -1256,6 +1273,19 @@ class TestLife:
 
         assert answers == [str(number) for number in range(20)]
         assert heard == [*answers, "last"]
+
+    def test_a_second_node_of_a_name_is_refused_and_leaves_nothing_running(
+        self, deployment: Deployment
+    ) -> None:
+        first = deployment.start("node")
+        second = deployment.make("node")
+        before = set(threading.enumerate())
+
+        with pytest.raises(NameTaken, match="node"):
+            second.start()
+
+        until(lambda: set(threading.enumerate()) <= before)
+        assert first.spawn(Clerk).ask("a").get(DEADLINE) == "A"
 
     def test_a_node_that_never_started_can_be_stopped(self, deployment: Deployment) -> None:
         node = deployment.make("node")
