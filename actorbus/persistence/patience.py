@@ -3,18 +3,24 @@
 A server that is frozen keeps its connections open, and its host's kernel acknowledges what is
 sent: no time-out of the server, of TCP or of libpq ever ends such a wait. So it ends here. The
 connection is closed then, because an answer that comes later would be taken for the next one's.
+
+A thread may also wait only for as long as somebody wants it to (``unless``), be it for an answer
+or for a connection.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import event
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    import threading
+    from collections.abc import Generator, Iterator
 
     from sqlalchemy import Engine
 
@@ -22,8 +28,21 @@ LONGEST: Final = 3_600.0
 """Seconds: a question about a large history, or a migration of one, may well take minutes."""
 
 
+_over: Final[ContextVar[threading.Event | None]] = ContextVar("over", default=None)
+
+
 class _Silent(Exception):
     """The server has not answered in time."""
+
+
+@contextmanager
+def unless(over: threading.Event) -> Iterator[None]:
+    """Have this thread wait for no server once `over` is set; it notices within 0.1 s."""
+    token = _over.set(over)
+    try:
+        yield
+    finally:
+        _over.reset(token)
 
 
 def limit_waits(engine: Engine) -> None:
@@ -41,14 +60,24 @@ def _impatient() -> type[Any]:
     class Impatient(psycopg.Connection[Any]):
         patience = LONGEST
 
+        @classmethod
+        def _connect_gen(cls, *arguments: Any, **options: Any) -> Any:
+            return _within(super()._connect_gen(*arguments, **options), LONGEST)
+
+        @classmethod
+        def connect(cls, *arguments: Any, **options: Any) -> Any:
+            try:
+                return super().connect(*arguments, **options)
+            except _Silent:
+                raise psycopg.OperationalError("the server has not answered yet") from None
+
         def wait(self, gen: Any, *arguments: Any, **options: Any) -> Any:
             try:
                 return super().wait(_within(gen, self.patience), *arguments, **options)
             except _Silent:
                 self.close()
-                raise psycopg.OperationalError(
-                    f"the server has not answered for {self.patience:.3g} s"
-                ) from None
+                waited = "yet" if _given_up() else f"for {self.patience:.3g} s"
+                raise psycopg.OperationalError(f"the server has not answered {waited}") from None
 
     return Impatient
 
@@ -60,8 +89,15 @@ def _within(steps: Generator[Any, Any, Any], seconds: float) -> Generator[Any, A
         wanted = next(steps)
         while True:
             ready = yield wanted
-            if not ready and time.monotonic() >= deadline:
+            if not ready and (time.monotonic() >= deadline or _given_up()):
                 raise _Silent
             wanted = steps.send(ready)
     except StopIteration as done:
         return done.value
+    finally:
+        steps.close()
+
+
+def _given_up() -> bool:
+    over = _over.get()
+    return over is not None and over.is_set()

@@ -48,7 +48,10 @@ if TYPE_CHECKING:
     from actorbus.telemetry import Telemetry
 
 _PARTING: Final = 2.0
-"""How long closing waits beyond its time-out for what is left to be spilled."""
+"""How long closing waits beyond its time-out for the writer to leave a server that does not
+answer, and to spill what is left."""
+_PARTING_STRICT: Final = 7.0
+"""A strict writer may wait for SQLite's lock, which nothing interrupts."""
 _HANDLED: Final = Status.HANDLED.value
 
 
@@ -208,7 +211,7 @@ class Recorder:
         """Write what waits, for at most `timeout` real seconds, and stop. Idempotent.
 
         What the database does not take stays in the spill for the next start, as
-        ``AuditSpilled`` tells; putting it there may take 2 s more.
+        ``AuditSpilled`` tells; putting it there may take 2 s more, 7 s if `strict`.
 
         Raises:
             AuditUnavailable: records were lost; the error says how many and why.
@@ -218,8 +221,7 @@ class Recorder:
         if thread is not None:
             thread.join(timeout)
             self._ring.abandon()
-            if self._spill is not None:
-                thread.join(_PARTING)
+            thread.join(_PARTING_STRICT if self.strict else _PARTING)
         if self._ring.waiting():
             raise AuditUnavailable(self._left_over("when the node stopped"))
 

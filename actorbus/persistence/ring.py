@@ -59,8 +59,8 @@ class Ring:
         self.in_flight = 0
         """Records that the writer took and has not written yet."""
         self.closing = False
-        self.abandoned = False
-        """Whether nobody waits any longer for the writer to end."""
+        self.abandoned = threading.Event()
+        """Set once nobody waits any longer for the database."""
         self._shut = False
         self._hurried = False
         self._gone = False
@@ -135,7 +135,7 @@ class Ring:
     def abandon(self) -> None:
         """Wait no longer for the database."""
         with self._changed:
-            self.abandoned = True
+            self.abandoned.set()
             self._changed.notify_all()
 
     def too_late(self) -> bool:
@@ -187,7 +187,7 @@ class Ring:
         with self._changed:
             self._pause(pause)
             if self.closing:
-                self._changed.wait_for(lambda: self.abandoned, timeout=pause)
+                self._changed.wait_for(self.abandoned.is_set, timeout=pause)
             self._hurried = False
 
     def leave(self) -> None:

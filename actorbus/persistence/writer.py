@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from actorbus.persistence.batches import Batch, Measure, Sorter
 from actorbus.persistence.frames import pack
+from actorbus.persistence.patience import unless
 from actorbus.persistence.pressure import Health, Situation, Step
 from actorbus.persistence.spill import SpillFull
 from actorbus.telemetry import AuditResumed, AuditSpilled, AuditStalled
@@ -86,6 +87,10 @@ class Writer:
         return replace(self._situation(), disk=not self._trouble.blocked).health()
 
     def run(self) -> None:
+        with unless(self._ring.abandoned):
+            self._run()
+
+    def _run(self) -> None:
         while (step := self._situation().next()) is not Step.LEAVE:
             if step is Step.WRITE:
                 if not self._write_next():
@@ -108,7 +113,7 @@ class Writer:
             waiting=ring.waiting(),
             limit=ring.limit,
             closing=ring.closing,
-            abandoned=ring.abandoned,
+            abandoned=ring.abandoned.is_set(),
         )
 
     def _leave(self) -> None:

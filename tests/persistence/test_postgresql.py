@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +14,7 @@ from actorbus import Agent, AuditUnavailable, Node, Reject, handles
 from actorbus.message import IdSource, MessageKind, Reason, Status
 from actorbus.persistence import appender as appender_module
 from actorbus.persistence import database as database_module
+from actorbus.persistence import recorder as recorder_module
 from actorbus.persistence import tenancy
 from actorbus.persistence.audit import Audit
 from actorbus.persistence.database import Database
@@ -22,7 +25,7 @@ from actorbus.settings import Settings
 from actorbus.telemetry import AuditSpilled, AuditStalled, Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -31,6 +34,8 @@ BREAK_THE_OTHERS = (
     "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
+SLACK = 3.0
+"""Seconds that a loaded machine may take longer."""
 HOSTILE = "\0 \ud800 \x1b[2J '; DROP TABLE agent_messages; -- \\u0000"
 
 
@@ -223,6 +228,95 @@ def test_a_server_that_is_frozen_blocks_senders_that_have_no_spill(
     assert 0 < taken <= 8
     assert (during, recorder.health) == (Health.BLOCKED, Health.OK)
     assert in_the_order_written(own_server.url) == list(range(taken + 1))
+
+
+def close_in_time(recorder: Recorder) -> None:
+    """Close it with little time, and see that it leaves nobody behind."""
+    begun = time.monotonic()
+    try:
+        recorder.close(0.3)
+    finally:
+        assert time.monotonic() - begun < 0.3 + recorder_module._PARTING + SLACK
+        assert recorder._thread is not None
+        assert not recorder._thread.is_alive()
+
+
+def test_closing_while_the_server_is_frozen_leaves_what_waits_in_the_spill(
+    own_server: Any, history_at: Any, tmp_path: Path
+) -> None:
+    history = history_at(own_server.url)
+    recorder = history.record(audit_spill_dir=str(tmp_path))
+    recorder.sent(history.message(0))
+    recorder.flush(10)
+
+    own_server.freeze()
+    for number in range(1, 60):
+        recorder.sent(history.message(number))
+    close_in_time(recorder)
+    spilled = recorder.spilled
+    own_server.thaw()
+    history.record(audit_spill_dir=str(tmp_path)).flush(30)
+
+    assert spilled > 0
+    assert "has not answered yet" in history.seen.of(AuditStalled)[0].error
+    assert in_the_order_written(own_server.url) == list(range(60))
+    assert history.audit.verify().findings == ()
+
+
+def test_closing_while_the_server_is_frozen_names_what_has_no_spill(
+    own_server: Any, history_at: Any
+) -> None:
+    history = history_at(own_server.url)
+    recorder = history.record()
+    recorder.sent(history.message(0))
+    recorder.flush(10)
+
+    own_server.freeze()
+    for number in range(1, 60):
+        recorder.sent(history.message(number))
+    with pytest.raises(AuditUnavailable, match=r"^59 records .* not written .* has not answered"):
+        close_in_time(recorder)
+
+    own_server.thaw()
+    forget_what_waits(recorder)
+
+
+def test_closing_while_a_frozen_server_is_connected_to_leaves_what_waits_in_the_spill(
+    own_server: Any, history_at: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(database_module._HASTY, "connect_timeout", 60)
+    monkeypatch.setattr(appender_module, "_ANSWER", 0.2)
+    history = history_at(own_server.url)
+    recorder = history.record(audit_spill_dir=str(tmp_path))
+    recorder.sent(history.message(0))
+    recorder.flush(10)
+    connecting = threading.Event()
+    connect: Callable[..., Connection] = recorder.database.connect
+
+    def telling(*, hasty: bool = False) -> Connection:
+        connecting.set()
+        return connect(hasty=hasty)
+
+    monkeypatch.setattr(recorder.database, "connect", telling)
+
+    own_server.freeze()
+    recorder.sent(history.message(1))
+    recorder._ring.hurry()
+    history.seen.wait_for(AuditStalled)
+    recorder._ring.hurry()
+    assert connecting.wait(10)
+    close_in_time(recorder)
+    own_server.thaw()
+    history.record(audit_spill_dir=str(tmp_path)).flush(30)
+
+    assert in_the_order_written(own_server.url) == [0, 1]
+    assert history.audit.verify().findings == ()
+
+
+def forget_what_waits(recorder: Recorder) -> None:
+    """It was told of once, and closing again would tell once more."""
+    recorder._ring.sent.clear()
+    recorder._ring.in_flight = 0
 
 
 def test_a_connection_that_breaks_in_mid_run_loses_and_doubles_nothing(
