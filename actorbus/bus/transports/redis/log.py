@@ -332,13 +332,30 @@ class InboxLog:
             terms.spec,
         )
 
-    def end(self, ownership: Ownership) -> None:
+    def end(self, ownership: Ownership) -> Ownership:
         """Senders hear from now on that nobody has the name; what waits is still to be read.
 
         Raises:
             Fenced: it is not ours any more.
         """
-        self._give(ownership, "end")
+        (ended,) = self.end_many([ownership])
+        if isinstance(ended, Fenced):
+            raise ended
+        return ended
+
+    def end_many(self, ownerships: Sequence[Ownership]) -> list[Ownership | Fenced]:
+        """``end`` for many agents in few round trips, and how they stand now."""
+        ended: list[Ownership | Fenced] = []
+        for start in range(0, len(ownerships), MOST_AT_ONCE):
+            some = ownerships[start : start + MOST_AT_ONCE]
+            calls = [(self._own, (self.tag(one.agent), *_giving(one, "end"))) for one in some]
+            ended += [
+                Fenced(one.agent)
+                if told[0] == b"FENCED"
+                else self._ownership(one.agent, one.node, told)
+                for one, told in zip(some, self._run_all(calls), strict=True)
+            ]
+        return ended
 
     def known(self, agents: Sequence[str]) -> list[Known | None]:
         """What is known of each agent; None: nobody has the name."""
@@ -472,14 +489,28 @@ class InboxLog:
         Raises:
             Fenced: it is not ours any more.
         """
-        tag = self.tag(ownership.agent)
-        while True:
-            agent = encoded(ownership.agent)
-            told = self._run(self._drop, tag, agent, ownership.token, reason, MOST_AT_ONCE)
-            if told[0] == b"FENCED":
-                raise Fenced(ownership.agent)
-            if not told[1]:
-                return
+        for fenced in self.drop_many([ownership], reason):
+            raise fenced
+
+    def drop_many(self, ownerships: Sequence[Ownership], reason: str) -> list[Fenced]:
+        """``drop`` for many agents in few round trips; those that are not ours any more."""
+        fenced: list[Fenced] = []
+        left = list(ownerships)
+        while left:
+            some, left = left[:MOST_AT_ONCE], left[MOST_AT_ONCE:]
+            calls = [
+                (
+                    self._drop,
+                    (self.tag(one.agent), encoded(one.agent), one.token, reason, MOST_AT_ONCE),
+                )
+                for one in some
+            ]
+            for one, told in zip(some, self._run_all(calls), strict=True):
+                if told[0] == b"FENCED":
+                    fenced.append(Fenced(one.agent))
+                elif told[1]:
+                    left.append(one)
+        return fenced
 
     # -- nodes
 

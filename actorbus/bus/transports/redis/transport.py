@@ -47,7 +47,6 @@ from actorbus.bus.transports.redis.letters import (
     read_note,
 )
 from actorbus.bus.transports.redis.log import (
-    START,
     Fenced,
     InboxLog,
     Letter,
@@ -841,33 +840,31 @@ class RedisTransport:
     # -- agents that go, and come
 
     def _bury(self, ended: list[_Arrivals]) -> None:
-        """Agents ended for good: what waits for them ends with them, and their names are free."""
+        """Agents ended for good: what waits for them ends with them, and their names are free.
+
+        Those are left out that are another's by now, or were buried by a try whose answer was
+        lost.
+        """
         names = [one.inbox.name for one in ended]
-        ours = [one for one in ended if self._refuses_senders(one)]
-        self._topics.forget([one.inbox.name for one in ours])
+        ours = self._end([one.owned() for one in ended])
+        self._topics.forget(ours)
         self._consumer.give_up(names, _LAST_BURIAL if self._closed else _BURIAL)
-        for one in ours:
-            try:
-                self._end_waiting(one)
-                self.log.drop(one.owned(), Reason.STOPPED)
-            except Fenced as error:
-                self._trouble(error)
+        ours = self._end(list(ours.values()))  # where they stand, now that all is acknowledged
+        by_name = {one.inbox.name: one for one in ended}
+        for name, ownership in ours.items():
+            if ownership.depth:
+                self._end_waiting(by_name[name], ownership)
+        for fenced in self.log.drop_many(list(ours.values()), Reason.STOPPED):
+            self._trouble(fenced)
         # Not while Redis is away: a new agent of the name would be buried with the next try.
         self._fill_graves(names)
 
-    def _refuses_senders(self, one: _Arrivals) -> bool:
-        """False: it is another's by now, or was buried by a try whose answer was lost."""
-        try:
-            self.log.end(one.owned())
-        except Fenced:
-            return False
-        return True
+    def _end(self, ownerships: list[Ownership]) -> dict[str, Ownership]:
+        told = self.log.end_many(ownerships)
+        return {one.agent: one for one in told if not isinstance(one, Fenced)}
 
-    def _end_waiting(self, one: _Arrivals) -> None:
+    def _end_waiting(self, one: _Arrivals, ownership: Ownership) -> None:
         """What lies in its inbox gets nobody to handle it: dead letters, and errors to askers."""
-        cursors = START
-        ownership = self.log.acquire(one.inbox.name, self.node, ttl=self._ttl)
-        self.log.end(ownership)
         cursors = ownership.cursors
         while True:
             fetched = self.log.fetch(ownership, cursors, count=500)
