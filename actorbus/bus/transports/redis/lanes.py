@@ -106,11 +106,20 @@ class Lanes:
     Args:
         horizon: how long what was accepted may be sent again.
         window: of how many messages a lane, at most.
+        window_bytes: and of how many bytes all lanes together.
     """
 
-    def __init__(self, *, horizon: float = 10.0, window: int = 10_000) -> None:
+    def __init__(
+        self,
+        *,
+        horizon: float = 10.0,
+        window: int = 10_000,
+        window_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
         self._horizon = horizon
         self._window = window
+        self._window_bytes = window_bytes
+        self._kept_bytes = 0
         self._lanes: dict[str, _Lane] = {}
         self._busy: deque[_Lane] = deque()
         """Those with messages that wait, the one whose turn it is first."""
@@ -236,6 +245,7 @@ class Lanes:
         lane.base = False
         lane.pause = _FIRST_PAUSE
         lane.window.append((lane.accepted, parcel, now))
+        self._kept_bytes += len(parcel.blob)
         return parcel
 
     def _rest(self, lane: _Lane, now: float, news: list[News]) -> None:
@@ -260,9 +270,13 @@ class Lanes:
         self.waiting += len(again)
         lane.accepted = first - 1
         while lane.window and lane.window[-1][0] > last:
-            lane.window.pop()
+            self._kept_bytes -= len(lane.window.pop()[1].blob)
 
     def _forget_old(self, lane: _Lane, now: float) -> None:
         window = lane.window
-        while window and (now - window[0][2] > self._horizon or len(window) > self._window):
-            window.popleft()
+        while window and (
+            now - window[0][2] > self._horizon
+            or len(window) > self._window
+            or self._kept_bytes > self._window_bytes
+        ):
+            self._kept_bytes -= len(window.popleft()[1].blob)

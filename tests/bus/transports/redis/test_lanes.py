@@ -264,3 +264,17 @@ def test_each_message_is_there_once_and_in_order_whatever_is_lost_on_the_way(
     assert lanes.waiting == 0
     assert found == added
     unlucky.server.close()
+
+
+def test_what_is_kept_to_be_sent_again_is_bounded_in_bytes_over_all_lanes() -> None:
+    lanes = Lanes(window_bytes=10)
+    for text in ("aaaa", "bbbb", "cccc", "dddd"):
+        lanes.add(parcel(text))
+        accept(lanes)
+
+    lanes.add(parcel("next"))
+    lanes.next_batch(0.0, 10)
+    news = lanes.answered([Sent(Taken.GAP, 0)], 0.0)
+
+    assert news == [Hole("a", 2)]
+    assert accept(lanes) == [(3, "cccc"), (4, "dddd"), (5, "next")]
