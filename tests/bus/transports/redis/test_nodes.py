@@ -45,7 +45,7 @@ from actorbus import (
     agent,
     handles,
 )
-from actorbus.bus.transports.redis.log import InboxLog, Outgoing, Terms
+from actorbus.bus.transports.redis.log import InboxLog, Outgoing
 from actorbus.redis_client import RedisServer
 from actorbus.telemetry import TransportAway, TransportTrouble
 
@@ -698,20 +698,6 @@ class TestErrors:
         assert (letter.reason, letter.message.payload) == ("no-such-agent", "too late")
         with pytest.raises(UnknownRecipient):
             here.ref("clerk")
-
-    def test_an_inbox_that_ended_takes_nothing_while_it_is_emptied(
-        self, anywhere: Deployment
-    ) -> None:
-        transport: Any = anywhere.start("node").bus.transport
-        log: InboxLog = transport.log
-        log.end(log.acquire("gone", transport.node, ttl=10.0, terms=Terms(5)))
-
-        log.acquire("gone", transport.node, ttl=10.0)
-        while_emptied = log.known(["gone"])
-        log.acquire("gone", transport.node, ttl=10.0, terms=Terms(5))
-
-        assert while_emptied == [None]
-        assert log.known(["gone"]) != [None]
 
     def test_a_name_of_another_node_is_taken_and_that_node_is_named(
         self, deployment: Deployment
