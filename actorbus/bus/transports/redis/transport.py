@@ -946,8 +946,9 @@ class RedisTransport:
                 continue
             try:
                 self.crew.make(ownership.agent, found.spec)
-            except (NameTaken, BusClosed):
-                # By the dead, in the eyes of the registry; or this node has begun to stop.
+            except (NameTaken, BusClosed, TransportUnavailable):
+                # By the dead, in the eyes of the registry; or this node has begun to stop; or
+                # Redis is away, which is no fault of the agent.
                 self._leave_unmade(ownership, _MOMENT)
             except Exception as error:  # noqa: BLE001 - an agent's own code runs here
                 self._trouble(error)

@@ -1125,6 +1125,26 @@ class TestLife:
         assert transport.log.known(["traveller"])[0].node == transport.node
         assert third.ask("traveller", 1).get(DEADLINE) == "hello 1"
 
+    def test_an_agent_that_was_not_made_because_redis_was_away_is_made_soon(
+        self, deployment: Deployment, traveller: type[Traveller]
+    ) -> None:
+        here, there = deployment.pair()
+        there.spawn(traveller, "hello", name="traveller")
+        transport: Any = here.bus.transport
+        make = transport.crew.make
+        failures = iter([TransportUnavailable("the server is away")])
+
+        def make_or_fail(name: str, spec: bytes) -> None:
+            for failure in failures:
+                raise failure
+            make(name, spec)
+
+        transport.crew.make = make_or_fail
+        transport.crew.know(traveller)
+        there.stop()
+
+        assert here.ask("traveller", 1).get(DEADLINE) == "hello 1"
+
     def test_an_agent_that_nobody_can_make_waits_for_a_node_that_can(
         self, deployment: Deployment, traveller: type[Traveller]
     ) -> None:
