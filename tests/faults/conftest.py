@@ -6,6 +6,7 @@ import contextlib
 import random
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -18,15 +19,27 @@ if TYPE_CHECKING:
 
 
 class Proxy:
-    """Forwards bytes. ``lose`` is the part of answers for which it cuts the connection instead,
-    after the command has run; ``deaf``: answers go nowhere, and the connection stays.
+    """Forwards bytes, and fails as it is told.
+
+    Attributes:
+        lose: the part of answers for which it cuts the connection instead, after the command
+            has run.
+        tear: the part of all there is to forward of which it forwards some, and then cuts.
+        deaf: answers go nowhere, and the connection stays.
+        mute: so do requests.
+        bells_only: only connections that have subscribed to something are deaf.
+        away: there is no way through.
     """
 
     def __init__(self, path: Path, server: str, *, seed: int = 0) -> None:
         self.url = f"unix://{path}"
         self.lose = 0.0
-        self.deaf = False
+        self.tear = 0.0
+        self.deaf = self.mute = self.bells_only = self.away = False
         self.lost = 0
+        """How many connections it has cut by `lose` and `tear`."""
+        self.bells: dict[int, float | None] = {}
+        """Connections that have subscribed, and when they ended."""
         self._server = server.removeprefix("unix://")
         self._random = random.Random(seed)
         self._listener = socket.socket(socket.AF_UNIX)
@@ -34,7 +47,14 @@ class Proxy:
         self._listener.listen(64)
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
+        self._made = 0
         threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        with self._lock:
+            return len(self._open) // 2
 
     def cut(self) -> None:
         """Break every connection there is."""
@@ -55,30 +75,50 @@ class Proxy:
                 return
             server = socket.socket(socket.AF_UNIX)
             try:
+                if self.away:
+                    raise ConnectionRefusedError
                 server.connect(self._server)
             except OSError:
                 client.close()
+                server.close()
                 continue
+            self._made += 1
+            made = self._made
             with self._lock:
                 self._open |= {client, server}
             for source, target, answers in ((client, server, False), (server, client, True)):
                 threading.Thread(
-                    target=self._forward, args=(source, target, answers), daemon=True
+                    target=self._forward, args=(made, source, target, answers), daemon=True
                 ).start()
 
-    def _forward(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+    def _forward(
+        self, made: int, source: socket.socket, target: socket.socket, answers: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
-                if answers and self.deaf:
+                if not answers and b"SUBSCRIBE" in data:
+                    self.bells.setdefault(made, None)
+                if self._is_swallowed(made, answers):
                     continue
                 if answers and self._random.random() < self.lose:
                     self.lost += 1
                     break
+                if self._random.random() < self.tear:
+                    self.lost += 1
+                    target.sendall(data[: self._random.randrange(len(data))])
+                    break
                 target.sendall(data)
+        if made in self.bells:
+            self.bells[made] = self.bells[made] or time.monotonic()
         for one in (source, target):
             with self._lock:
                 self._open.discard(one)
             _close(one)
+
+    def _is_swallowed(self, made: int, answers: bool) -> bool:
+        if not answers:
+            return self.mute
+        return self.deaf and (made in self.bells or not self.bells_only)
 
 
 def _close(one: socket.socket) -> None:
