@@ -229,7 +229,7 @@ class TransportTrouble(Event):
     """The transport gave something up."""
 
     level: ClassVar[Level] = "error"
-    error: Exception
+    error: BaseException
 
 
 class MessagesLost(Event):

@@ -30,8 +30,13 @@ main()
 """
 
 
+def _heed() -> None:
+    """Whoever runs the tests in the background has interrupts ignored, and children inherit it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _interrupted(
-    module: str, preexec_fn: Callable[[], object] | None = None
+    module: str, preexec_fn: Callable[[], object] = _heed
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", f"MODULE = {module!r}\n{PRELUDE}"],
