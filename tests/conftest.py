@@ -235,7 +235,7 @@ def _knows_all(sentinel: RedisProcess) -> bool:
 
 def _cluster(stack: ExitStack) -> Cluster:
     options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "15000",
-               "--save", "", "--appendonly", "yes")  # fmt: skip
+               "--save", "", "--appendonly", "yes", "--appendfsync", "always")  # fmt: skip
     ports = free_ports(3)
     servers = [stack.enter_context(running_redis(*options, port=port)) for port in ports]
     bounds = [round(16_384 * part / len(servers)) for part in range(len(servers) + 1)]
