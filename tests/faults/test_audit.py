@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event
 
+from actorbus import Agent, handles
+from actorbus import Node as LiveNode
 from actorbus.clock import SystemClock
 from actorbus.errors import AuditUnavailable
 from actorbus.message import IdSource
@@ -31,18 +33,27 @@ from actorbus.telemetry import AuditResumed, AuditSpilled, AuditStalled, Telemet
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from actorbus import Ref
     from actorbus.persistence.recorder import Recorder
     from actorbus.persistence.verify import Verification
 
 ROUNDS = int(os.environ.get("FAULTS_ROUNDS", "5"))
 SECONDS = float(os.environ.get("FAULTS_SECONDS", "1.5"))
 WRITER = Path(__file__).with_name("writer.py")
+STEADY_WRITER = Path(__file__).with_name("steady_writer.py")
 UNDISTURBED = "FAULTS_SECONDS" in os.environ
 """Whether timings mean something."""
 SPILL = 200_000
 INTERVAL = Settings().audit_interval
 SLACK = 1.0
 """Seconds that a loaded machine may keep a writer waiting beyond its interval."""
+BATCH = 0.05
+"""Seconds for writing one batch, once it is taken: what is in hand when a writer is killed."""
+PHASE = min(3.0, SECONDS / 3)
+PAIRS = max(1, int(SECONDS / PHASE / 2))
+PAUSE = 0.0005
+RING = int(2_000 * PHASE)
+"""Records: two seconds' worth, so that the node spills while the database is locked."""
 
 
 class Node:
@@ -96,6 +107,35 @@ def node(tmp_path: Path) -> Iterator[Node]:
         yield node
 
 
+Figure = tuple[str, str]
+"""What was measured, and how much it was."""
+
+
+class _Table:
+    """Shows figures at the end of a run."""
+
+    def __init__(self) -> None:
+        self.figures: list[Figure] = []
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if self.figures:
+            terminalreporter.section("what the faults of its database cost the history's node")
+            for what, figure in self.figures:
+                terminalreporter.line(f"{what:<64} {figure:>24}")
+
+
+@pytest.fixture
+def figures(request: pytest.FixtureRequest) -> list[Figure]:
+    """What the table at the end of a run shows."""
+    plugins = request.config.pluginmanager
+    table = plugins.get_plugin("figures of the history's faults")
+    if table is None:
+        table = _Table()
+        plugins.register(table, "figures of the history's faults")
+    assert isinstance(table, _Table)
+    return table.figures
+
+
 def wait_until(true: Callable[[], object]) -> None:
     deadline = time.monotonic() + 30
     while not true():
@@ -141,6 +181,79 @@ def test_a_lock_held_by_another_process_loses_nothing_and_holds_up_no_sender(nod
     if UNDISTURBED:
         assert waits[len(waits) * 99 // 100] < 0.1
     recorder.close(30)
+
+
+class Clerk(Agent):
+    """Notes how long messages took from their sender to here."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    @handles
+    def take(self, sent_at: float) -> None:
+        self.waits.append(time.perf_counter() - sent_at)
+
+    @handles
+    def give(self, _: str) -> list[float]:
+        waits, self.waits = self.waits, []
+        return waits
+
+
+def test_a_locked_database_holds_up_no_message(tmp_path: Path, figures: list[Figure]) -> None:
+    path = tmp_path / "history.db"
+    free: list[float] = []
+    during: list[float] = []
+    ratios: list[float] = []
+    spilled = 0
+    settings = Settings(audit_ring=RING, log_level="off")
+    with LiveNode(audit=f"sqlite:///{path}", settings=settings) as node:
+        clerk = node.spawn(Clerk)
+        warm = measured(clerk)
+
+        for pair in range(PAIRS):
+            for hold in (False, True) if pair % 2 else (True, False):
+                node.audit.counts()  # a question is answered once all is written
+                if not hold:
+                    free += (without := measured(clerk))
+                    continue
+                with locked(path):
+                    during += (meanwhile := measured(clerk, enough=lambda: spilled_by(node)))
+                    spilled += spilled_by(node) > 0
+            ratios.append(percentile(meanwhile, 99) / percentile(without, 99))
+
+    told = len(warm) + len(free) + len(during)
+    with closing(Audit(f"sqlite:///{path}")) as audit:
+        assert audit.verify().findings == ()
+        assert audit.counts().by_type["float"] == told
+    assert spilled == PAIRS
+    ratio = percentile(ratios, 50)
+    for how, waits in (("free", free), ("locked", during)):
+        shown = " ".join(f"{percentile(waits, one) * 1e6:,.0f}" for one in (50, 99, 99.9))
+        what = f"us from tell to handler, {how}, of {len(waits):,}: p50 p99 p99.9"
+        figures.append((what, shown))
+    figures.append((f"p99 locked / free, median of {PAIRS} pairs", f"{ratio:.2f}"))
+    if UNDISTURBED:
+        assert ratio <= 1.1
+
+
+def spilled_by(node: LiveNode) -> int:
+    recorder = node.audit._recorder
+    return 0 if recorder is None else recorder.spilled
+
+
+def measured(clerk: Ref, enough: Callable[[], object] = lambda: True) -> list[float]:
+    """How long messages took that were sent at a steady pace for a phase, and until `enough`."""
+    end = time.monotonic() + PHASE
+    while time.monotonic() < end or not enough():
+        assert time.monotonic() < end + 30
+        clerk.tell(time.perf_counter())
+        time.sleep(PAUSE)
+    waits: list[float] = clerk.ask("all").get()
+    return waits
+
+
+def percentile(values: list[float], percent: float) -> float:
+    return sorted(values)[int(len(values) * percent / 100)]
 
 
 def count_waits(recorder: Recorder) -> list[float]:
@@ -310,6 +423,43 @@ def test_a_killed_writer_loses_at_most_its_last_interval(node: Node) -> None:
         assert len(kept) >= max(safe, default=0)
         for left in node.path.parent.glob("history.db*"):
             left.unlink()
+
+
+def test_a_killed_writer_loses_at_most_one_interval_and_a_batch(
+    node: Node, figures: list[Figure]
+) -> None:
+    ages: list[float] = []
+    lost: list[int] = []
+    for turn in range(ROUNDS):
+        sent, killed_at = killed_at_work(node.path, after=300 + 37 * turn)
+
+        node.record().close(30)
+
+        kept = node.kept()
+        assert node.verified().findings == ()
+        assert kept == list(range(1, len(kept) + 1))
+        missing = [at for number, at in sent if number > len(kept) and at <= killed_at]
+        lost.append(len(missing))
+        ages.append(killed_at - min(missing, default=killed_at))
+        for left in node.path.parent.glob("history.db*"):
+            left.unlink()
+    figures.append((f"ms of traffic lost by a kill, most of {ROUNDS}", f"{max(ages) * 1e3:.1f}"))
+    figures.append((f"messages lost by a kill, most of {ROUNDS}", str(max(lost))))
+    assert max(ages) <= INTERVAL + BATCH + (0 if UNDISTURBED else SLACK)
+
+
+def killed_at_work(path: Path, *, after: int) -> tuple[list[tuple[int, float]], float]:
+    """What a steady writer had sent, each with its time, when it was killed, and when that was."""
+    with subprocess.Popen(
+        [sys.executable, str(STEADY_WRITER), f"sqlite:///{path}"], stdout=subprocess.PIPE
+    ) as writer:
+        assert writer.stdout is not None
+        said = [writer.stdout.readline() for _ in range(after)]
+        killed_at = time.time()
+        writer.send_signal(signal.SIGKILL)
+        said += writer.stdout.readlines()
+    words = [line.split() for line in said if line.endswith(b"\n")]
+    return [(int(number), float(at)) for number, at in words], killed_at
 
 
 def test_what_a_killed_node_spilled_another_node_writes_and_both_chains_verify(
