@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from actorbus.testing.directory_contract import DirectoryContract, ListedAgent, 
 from tests.registry.directories.redis_tables import Tables, on_fake, on_real, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from actorbus.registry.directories.redis import RedisDirectory
     from actorbus.registry.directory import Directory
@@ -46,6 +47,13 @@ class TestRedisDirectory(DirectoryContract):
 
     def pass_time(self, seconds: float) -> None:
         self.tables.pass_time(seconds)
+
+
+class TestRedisDirectoryUnderATransport(TestRedisDirectory):
+    holds_names = False
+
+    def open(self) -> Directory:
+        return self.tables.open(dead_after=self.dead_after, names_held=True)
 
 
 def found(directory: Directory, name: str) -> str | None:
@@ -376,6 +384,88 @@ def test_where_the_transport_holds_the_names_who_registers_last_has_it(tables: T
     assert isinstance(troubles[0], NameTaken)
     with pytest.raises(NameTaken, match="on node 'b'"):
         there.register(entry(ListedAgent("counter"), "b"))
+
+
+def test_many_that_register_one_by_one_are_told_of_together(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = on_real(redis_url)
+    here, there = tables.open(names_held=True), tables.open()
+    here.join("a")
+    there.join("b")
+    told: list[int] = []
+    tell = here._table.register
+
+    def count_and_tell(
+        token: str, kinds: Any, agents: Sequence[Joining], since: Position, **how: bool
+    ) -> Any:
+        told.append(len(agents))
+        return tell(token, kinds, agents, since, **how)
+
+    monkeypatch.setattr(here._table, "register", count_and_tell)
+
+    for number in range(1_000):
+        here.register(entry(ListedAgent(f"counter-{number}", ("count",)), "a"))
+        assert found(here, f"counter-{number}") == "a"
+
+    until(lambda: len(there.members("count")) == 1_000)
+    assert sum(told) == 1_000
+    assert len(told) <= 100
+    tables.close()
+
+
+def test_who_left_before_the_table_was_told_was_never_there(tables: Tables) -> None:
+    here, there = tables.open(names_held=True), tables.open()
+    here.join("a")
+    there.join("b")
+    heard: list[DirectoryChange] = []
+    there.listen(heard.append)
+
+    with here._writing:  # so that it is not told before
+        here.register(entry(ListedAgent("brief"), "a"))
+        here.unregister("brief", "a")
+    here.register(entry(ListedAgent("last"), "a"))
+
+    until(lambda: found(there, "last") == "a")
+    assert [change.entry.member.name for change in heard] == ["last"]
+
+
+def test_what_the_table_says_of_before_does_not_displace_who_it_was_not_told_of(
+    tables: Tables,
+) -> None:
+    here, there = tables.open(names_held=True), tables.open(names_held=True)
+    here.join("a")
+    there.join("b")
+    there.register(entry(ListedAgent("counter"), "b"))
+    until(lambda: found(here, "counter") == "b")
+
+    with here._writing:
+        here.register(entry(ListedAgent("counter"), "a"))
+        here._reload(lost=False)
+        assert found(here, "counter") == "a"
+
+    until(lambda: found(there, "counter") == "a")
+    assert found(here, "counter") == "a"
+
+
+def test_who_could_not_be_told_of_until_its_node_was_dead_takes_no_name(tables: Tables) -> None:
+    troubles: list[Exception] = []
+    here = tables.open(names_held=True, dead_after=0.05, failed=troubles.append)
+    there = tables.open(names_held=True)
+    here.join("a")
+    there.join("b")
+
+    with here._writing:
+        here.register(entry(ListedAgent("counter"), "a"))
+        began = time.monotonic()
+        there.register(entry(ListedAgent("counter"), "b"))
+        until(lambda: tables.client.hexists(tables.key("agents"), "counter"))
+        until(lambda: time.monotonic() - began > 0.05)
+
+    until(lambda: found(here, "counter") == "b")
+    until(lambda: troubles)
+    assert isinstance(troubles[0], NameTaken)
+    assert found(there, "counter") == "b"
 
 
 def kill(directory: RedisDirectory) -> None:

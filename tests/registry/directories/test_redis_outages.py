@@ -92,6 +92,22 @@ def test_nobody_waits_for_a_server_that_is_known_to_be_away(process: Any, tables
     directory.register(entry(ListedAgent("other"), "a"))
 
 
+def test_who_registers_under_a_transport_waits_for_no_server(process: Any, tables: Tables) -> None:
+    here, there = tables.open(names_held=True), tables.open(names_held=True)
+    here.join("a")
+    there.join("b")
+    process.kill()
+
+    began = time.monotonic()
+    here.register(entry(ListedAgent("counter", ("count",)), "a"))
+    took = time.monotonic() - began
+
+    assert took < 1.0
+    assert here.get("counter") is not None
+    process.start()
+    until(lambda: there.members("count"))
+
+
 def test_what_left_meanwhile_is_told_once_the_server_is_back(
     start_redis: Callable[..., Any],
 ) -> None:

@@ -46,7 +46,9 @@ _DEAD_AFTER: Final = 10.0
 _SWEEP: Final = 1.0
 """Seconds between two looks at the log that nobody rang for, and between two reports of loads."""
 _BREATH: Final = 0.02
-"""Seconds that many changes get to become one look, or one write."""
+"""Seconds that many changes get to become one look."""
+_GATHER: Final = 0.005
+"""Seconds that what is to be written gets to become one write."""
 _LONGEST_PAUSE: Final = 1.0
 _MOST_WORRIES: Final = 100
 """That wait to be told, of a table that holds what nobody can read."""
@@ -74,7 +76,7 @@ class RedisDirectory:
     Searches never wait for the server: while it is away they answer from the last view, which
     is ``view_age`` seconds old. ``join``, ``beat`` and ``register`` then raise
     ``TransportUnavailable`` within seconds; ``leave``, ``unregister`` and the loads are repeated
-    until they succeed.
+    until they succeed, and so is ``register`` with `names_held`.
 
     Args:
         server: whoever made it closes it, after this.
@@ -82,8 +84,11 @@ class RedisDirectory:
         incarnation: what people know the node's start by; by default its token here.
         version: of actorbus, for people.
         names_held: others see to it that a name has one owner, as the transport does with its
-            tokens. Who registers then takes the name over from another node, and that one's
-            ``failed`` is told, unless it had let go by then.
+            tokens. Who registers is in the view at once, and nobody waits: the table is told
+            milliseconds later, of many in one round trip. There it takes the name over from
+            another node, and that one's ``failed`` is told, unless it had let go by then. Who
+            could not be told of for `dead_after` takes no name any more: if a node that lives
+            has it, it is out of the view, and our ``failed`` is told.
         failed: is told what went wrong in the background, once an outage.
     """
 
@@ -227,6 +232,11 @@ class RedisDirectory:
         """
         refusals: list[NameTaken] = []
         try:
+            if self._names_held:
+                for node, of_node in groupby(entries, key=lambda one: one.node):
+                    refusals += self._take_in(node, of_node)
+                self._kick.set()
+                return refusals
             self._check_there()
             with self._writing:
                 self._flush_departures()
@@ -299,23 +309,14 @@ class RedisDirectory:
 
     def _register(self, node: str, entries: Sequence[Entry]) -> list[NameTaken]:
         home = self._home(node)
-        refusals: list[NameTaken] = []
-        new: dict[str, Entry] = {}
-        for entry in entries:
-            name = entry.member.name
-            own = home.own(name)
-            first = new.get(name) if own is None else own.entry
-            if first is None:
-                new[name] = entry
-            elif first.member is not entry.member:
-                refusals.append(NameTaken(name, node))
-        told = [(entry, written(entry.member, self._codec)) for entry in new.values()]
+        new, refusals = _new(home, entries)
+        told = [(entry, written(entry.member, self._codec)) for entry in new]
         with self._view.lock:
             joining = [home.admit(entry, what) for entry, what in told]
         if not joining:
             return refusals
         try:
-            owners = self._tell(home, joining, takes=self._names_held)
+            owners = self._tell(home, joining, patiently=True)
         except BaseException:
             with self._view.lock:  # it may have been done all the same
                 for one in joining:
@@ -329,11 +330,58 @@ class RedisDirectory:
                     refusals.append(NameTaken(one.name, owner))
         return refusals
 
-    def _tell(self, home: Home, joining: Sequence[Joining], *, takes: bool = False) -> list[str]:
+    def _take_in(self, node: str, entries: Iterable[Entry]) -> list[NameTaken]:
+        """Register agents whose names are theirs: in the view now, in the table soon."""
+        home = self._home(node)
+        with self._view.lock:
+            new, refusals = _new(home, entries)
+            for entry in new:
+                what = written(entry.member, self._codec)
+                number = home.take_in(entry, what, time.monotonic())
+                self._seat(entry.member.name, Row(home.token, number, entry))
+        return refusals
+
+    def _tell_arrivals(self) -> None:
+        """Tell the table who is here and it was not told of."""
+        for home in list(self._homes.values()):
+            while True:
+                with self._view.lock:
+                    joining = home.to_tell(MOST_AGENTS)
+                    late = [one for one in joining if self._is_late(home, one.number)]
+                if not joining:
+                    break
+                some = late or joining
+                owners = self._tell(home, some, takes=not late)
+                for one, owner in zip(some, owners, strict=True):
+                    with self._view.lock:
+                        home.untold.pop(one.number, None)
+                    if owner:
+                        self._give_way(home, one.number, NameTaken(one.name, owner))
+                if any(owners):
+                    with self._syncing:  # who has those names was not looked at
+                        self._reload(lost=False)
+
+    def _is_late(self, home: Home, number: int) -> bool:
+        """Whether somebody else may own the agent by now: we were dead to all others."""
+        return time.monotonic() - home.untold[number] > self._dead_after
+
+    def _tell(
+        self,
+        home: Home,
+        joining: Sequence[Joining],
+        *,
+        takes: bool = False,
+        patiently: bool = False,
+    ) -> list[str]:
         """Who has each name instead, or ''; those that joined are in the view then."""
         for _ in range(2):
             owners, news = self._table.register(
-                home.token, home.kinds(joining), joining, self._position, takes=takes
+                home.token,
+                home.kinds(joining),
+                joining,
+                self._position,
+                takes=takes,
+                patiently=patiently,
             )
             if owners is not None:
                 break
@@ -404,7 +452,7 @@ class RedisDirectory:
             for name in names:
                 self._remove(name)
             # Until the table says that it is gone, what is read of it is old.
-            home.agents.clear()
+            home.leave()
             return names
 
     def _flush_departures(self) -> None:
@@ -535,12 +583,24 @@ class RedisDirectory:
         if row is None:
             return
         before = self._view.row(name)
+        if before is not None and before.is_of(row.token, row.number):
+            member = before.entry.member
+            if isinstance(member, RemoteMember):
+                member.take(record.figures)
+            elif (home := self._by_token.get(row.token)) is not None:
+                home.untold.pop(row.number, None)  # from here on whoever takes the name has it
+        elif before is None or not self._is_untold(before):
+            self._seat(name, row)
+
+    def _is_untold(self, row: Row) -> bool:
+        """Whether it is ours, and takes its name once the table hears of it."""
+        home = self._by_token.get(row.token)
+        return home is not None and row.number in home.untold
+
+    def _seat(self, name: str, row: Row) -> None:
+        """From now on the agent of that name is that one."""
+        before = self._view.row(name)
         if before is not None:
-            if before.is_of(row.token, row.number):
-                member = before.entry.member
-                if isinstance(member, RemoteMember):
-                    member.take(record.figures)
-                return
             self._lose(name, before, row)
         self._view.add(name, row)
         self._note(ChangeKind.JOINED, row.entry)
@@ -622,6 +682,8 @@ class RedisDirectory:
     def _miss(self, name: str, row: Row, *, keeps: bool) -> None:
         """The table does not have an agent that the view has."""
         home = self._by_token.get(row.token)
+        if self._is_untold(row):
+            return  # it never had it
         if home is not None:
             home.lost = True
             self._kick.set()
@@ -739,7 +801,7 @@ class RedisDirectory:
             try:
                 if self._kick.wait(_SWEEP * random.uniform(0.9, 1.1)):
                     self._kick.clear()
-                    self._closing.wait(_BREATH)
+                    self._closing.wait(_GATHER)
                 with self._writing:
                     self._mend()
                 if time.monotonic() >= look_at:
@@ -759,6 +821,7 @@ class RedisDirectory:
         for home in list(self._homes.values()):
             if home.lost:
                 self._restore(home)
+        self._tell_arrivals()
 
     # -- small things
 
@@ -817,6 +880,21 @@ class _Trouble:
     def over(self) -> None:
         self._pause = 0.0
         self._told = None
+
+
+def _new(home: Home, entries: Iterable[Entry]) -> tuple[list[Entry], list[NameTaken]]:
+    """Those that are not on that node yet, and why some cannot be."""
+    new: dict[str, Entry] = {}
+    refusals = []
+    for entry in entries:
+        name = entry.member.name
+        own = home.own(name)
+        first = new.get(name) if own is None else own.entry
+        if first is None:
+            new[name] = entry
+        elif first.member is not entry.member:
+            refusals.append(NameTaken(name, home.name))
+    return list(new.values()), refusals
 
 
 def _went_back(news: News) -> bool:

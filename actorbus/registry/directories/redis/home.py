@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -25,6 +26,10 @@ class Own:
         self.kind = kind
         self.told = told
 
+    def joining(self) -> Joining:
+        """As it stood when it came: told twice, it is the same."""
+        return Joining(self.entry.member.name, self.number, self.kind, self.told)
+
 
 class Home:
     """One node. Its token is new each time it joins; numbers of agents and kinds never return.
@@ -38,6 +43,8 @@ class Home:
         self.agents: dict[int, Own] = {}
         self.lost = False
         """Whether the table may not have all agents (any more)."""
+        self.untold: dict[int, float] = {}
+        """Agents that the table was not told of yet, and since when they are here."""
         self._numbers: dict[str, int] = {}
         self._kinds: dict[bytes, int] = {}
         self._users: dict[int, int] = {}
@@ -57,10 +64,20 @@ class Home:
             self._written[kind] = written
             self._users[kind] = 0
         self._users[kind] += 1
-        figures = Figures.of(entry.member)
-        own = Own(entry, self._next(), kind, figures)
+        own = Own(entry, self._next(), kind, Figures.of(entry.member))
         self.agents[own.number] = own
-        return Joining(entry.member.name, own.number, kind, figures)
+        return own.joining()
+
+    def take_in(self, entry: Entry, written: bytes, now: float) -> int:
+        """The number of an agent that has its name already; the table is told later."""
+        number = self.admit(entry, written).number
+        self.settle(number)
+        self.untold[number] = now
+        return number
+
+    def to_tell(self, most: int) -> list[Joining]:
+        """Some that the table was not told of, the first ones first."""
+        return [self.agents[number].joining() for number in islice(self.untold, most)]
 
     def settle(self, number: int) -> None:
         """That agent has its name, unless the name was lost again already."""
@@ -73,6 +90,7 @@ class Home:
         own = self.agents.pop(number, None)
         if own is None:
             return None
+        self.untold.pop(number, None)
         name = own.entry.member.name
         if self._numbers.get(name) == number:
             del self._numbers[name]
@@ -84,12 +102,17 @@ class Home:
         return Departure(self.token, name, number, own.kind if last else None)
 
     def settled(self) -> list[Joining]:
-        """All who have their names, as if they joined now."""
-        owns = [self.agents[number] for number in self._numbers.values()]
+        """All that the table was told of and that have their names, as if they joined now."""
+        owns = [self.agents[one] for one in self._numbers.values() if one not in self.untold]
         return [
             Joining(one.entry.member.name, one.number, one.kind, Figures.of(one.entry.member))
             for one in owns
         ]
+
+    def leave(self) -> None:
+        """All are gone."""
+        self.agents.clear()
+        self.untold.clear()
 
     def kinds(self, joining: Iterable[Joining]) -> dict[int, bytes]:
         """What is written of the kinds of those that join."""
@@ -99,6 +122,8 @@ class Home:
         """Those who stand otherwise than was told, by so much that it matters."""
         found = []
         for own in list(self.agents.values()):
+            if own.number in self.untold:
+                continue
             now = Figures.of(own.entry.member)
             if now != own.told and worth_telling(own.told, now):
                 found.append((own, now))

@@ -105,8 +105,8 @@ class Departure(NamedTuple):
 class Table:
     """All nodes and agents of one deployment. Safe from any thread.
 
-    Every call raises ``TransportUnavailable`` where the server is away: JOIN and REGISTER after
-    some attempts, as somebody waits for them; all others at once, as they come again.
+    Every call raises ``TransportUnavailable`` where the server is away: after some attempts, JOIN
+    and a patient REGISTER, as somebody waits for them; all others at once, as they come again.
     """
 
     def __init__(self, server: RedisServer, namespace: str, *, dead_after: float) -> None:
@@ -170,6 +170,7 @@ class Table:
         since: Position,
         *,
         takes: bool = False,
+        patiently: bool = False,
     ) -> tuple[list[str] | None, News]:
         """At most ``MOST_AGENTS``. `takes` names from whoever has them. For each '', or the
         node where its name is taken; None where the table knows no such token. And the news
@@ -181,7 +182,7 @@ class Table:
             arguments += (one.name, one.number, one.kind, str(one.figures))
         with self._server.errors():
             told, news = run_all(
-                self._server.client,
+                self._server.client if patiently else self._client,
                 [
                     (self._register, [self._tag], arguments),
                     (self._news, [self._tag], [*since, _PAGE]),
