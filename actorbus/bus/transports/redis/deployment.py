@@ -38,6 +38,30 @@ def check_in(server: RedisServer, namespace: str, partitions: int | None = None)
     with server.errors():
         told: Any = script(server.client, [key_of(namespace)], [LAYOUT, wanted])
     layout, found = (one.decode(errors="replace") for one in told)
+    count = _checked(server, namespace, layout, found)
+    if partitions not in (None, count):
+        raise TransportUnavailable(
+            f"{server.shown} holds a bus {namespace!r} of {found} partitions, not {partitions}:"
+            " every node of a deployment has the same number"
+        )
+    return count
+
+
+def partitions_of(server: RedisServer, namespace: str) -> int | None:
+    """How many a deployment has; None where nobody has begun it. Writes nothing.
+
+    Raises:
+        TransportUnavailable: it has another layout, or the server cannot be reached.
+    """
+    with server.errors():
+        told: Any = server.client.hmget(key_of(namespace), ["layout", "partitions"])
+    if told[0] is None and told[1] is None:
+        return None
+    layout, found = ((one or b"").decode(errors="replace") for one in told)
+    return _checked(server, namespace, layout, found)
+
+
+def _checked(server: RedisServer, namespace: str, layout: str, found: str) -> int:
     if layout != str(LAYOUT):
         raise TransportUnavailable(
             f"{server.shown} holds a bus {namespace!r} of layout {layout or 'unknown'}, and this"
@@ -47,11 +71,6 @@ def check_in(server: RedisServer, namespace: str, partitions: int | None = None)
         raise TransportUnavailable(
             f"{server.shown} holds a bus {namespace!r} of {found[:20]!r} partitions, which is no"
             " number: somebody else wrote there; use another namespace"
-        )
-    if partitions not in (None, int(found)):
-        raise TransportUnavailable(
-            f"{server.shown} holds a bus {namespace!r} of {found} partitions, not {partitions}:"
-            " every node of a deployment has the same number"
         )
     return int(found)
 

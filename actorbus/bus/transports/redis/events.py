@@ -10,8 +10,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from actorbus.bus.mailbox import Refusal
+from actorbus.bus.transports.redis.unreadable import letter_of, reason_of
 from actorbus.errors import AgentStopped, Undecodable, Untrusted
-from actorbus.message import IdSource, Message, MessageId, MessageKind, Priority, Reason, Status
+from actorbus.message import IdSource, Message, MessageKind, Priority, Reason, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -178,23 +179,6 @@ class Events:
         return last[1]
 
     def _refuse(self, topic: str | None, event_id: bytes, raw: bytes, error: Exception) -> None:
-        message_id = MessageId(int.from_bytes(event_id, "big"))
-        letter: Message[Any] = Message(
-            message_id,
-            MessageKind.EVENT,
-            None,
-            None,
-            topic,
-            raw[:1_024],
-            Priority.NORMAL,
-            self._home.clock.now(),
-            None,
-            message_id,
-            None,
-            None,
-            1,
-            0,
-            None,
-        )
-        reason = Reason.REFUSED if isinstance(error, Untrusted) else Reason.UNDECODABLE
-        self._home.refuse(letter, None, reason, error)
+        now = self._home.clock.now()
+        letter = letter_of(raw, event_id, now, kind=MessageKind.EVENT, topic=topic)
+        self._home.refuse(letter, None, reason_of(error), error)

@@ -67,6 +67,15 @@ class StopAgent(NamedTuple):
     drain: bool
 
 
+def notes_of(node: str) -> str:
+    """The inbox of a node. No agent can be called so: a name begins with no space."""
+    return f" {node}"
+
+
+def is_notes(name: str) -> bool:
+    return name.startswith(" ")
+
+
 def pack_message(codec: Codec, message: Message[Any], shift: float, asker: str | None) -> bytes:
     """`shift`: the server's time less node time, in seconds. `asker`: the node to answer to.
 

@@ -16,35 +16,28 @@ keep their inboxes for as long as a node of theirs may come back.
 from __future__ import annotations
 
 import os
-import random
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from actorbus.bus.mailbox import MailboxPolicy, Refusal
-from actorbus.bus.origin import CURRENT
 from actorbus.bus.transport import Guarantee, Guarantees
+from actorbus.bus.transports.redis.answers import Answers
 from actorbus.bus.transports.redis.checkup import check
 from actorbus.bus.transports.redis.consumer import Consumer
 from actorbus.bus.transports.redis.delivery import Delivery, Stay
 from actorbus.bus.transports.redis.deployment import check_in
-from actorbus.bus.transports.redis.events import EventDelivery, Events
+from actorbus.bus.transports.redis.entrance import Entrance, LogEntrance
+from actorbus.bus.transports.redis.errands import Errands
+from actorbus.bus.transports.redis.events import Events
 from actorbus.bus.transports.redis.keeper import Keeper
-from actorbus.bus.transports.redis.lanes import Accepted, Hole, Parcel, Refused
 from actorbus.bus.transports.redis.letters import (
     Cancelled,
     Outcome,
     StopAgent,
-    check_claims,
-    pack_cancel,
-    pack_error,
-    pack_message,
-    pack_stop,
-    pack_value,
-    read_message,
-    read_note,
+    is_notes,
+    notes_of,
 )
 from actorbus.bus.transports.redis.log import (
     Fenced,
@@ -53,36 +46,30 @@ from actorbus.bus.transports.redis.log import (
     OwnedBy,
     Terms,
 )
-from actorbus.bus.transports.redis.outbox import Outbox
+from actorbus.bus.transports.redis.mail import Mail
 from actorbus.bus.transports.redis.reading import ACK_BATCH
-from actorbus.bus.transports.redis.requests import Requests
-from actorbus.bus.transports.redis.topics.log import TOPICS, Entry, TopicLog, event
+from actorbus.bus.transports.redis.sender import Sender
+from actorbus.bus.transports.redis.topics.log import TopicLog
 from actorbus.bus.transports.redis.topics.reader import TopicReader
-from actorbus.bus.transports.remote_answer import RemoteAnswer
-from actorbus.codec.signing.sealing import NODE_HEADER, vouched
+from actorbus.bus.transports.redis.unreadable import letter_of, reason_of
 from actorbus.errors import (
-    ActorbusError,
     AgentStopped,
     BusClosed,
     InvalidSettings,
-    MailboxFull,
     NameTaken,
-    NotFlushed,
     TransportUnavailable,
     Undecodable,
-    UnknownRecipient,
     Untrusted,
 )
-from actorbus.message import IdSource, Message, MessageId, MessageKind, Priority, Reason
-from actorbus.telemetry import MessagesLost, TransportAway, TransportBack, TransportTrouble
+from actorbus.message import Message, MessageId, Reason
+from actorbus.telemetry import TransportAway, TransportBack, TransportTrouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from actorbus.bus.mailbox import Inbox, Offered
+    from actorbus.bus.mailbox import Inbox
     from actorbus.bus.routing import Route
     from actorbus.bus.transport import Home
-    from actorbus.bus.transports.redis.lanes import News
     from actorbus.bus.transports.redis.log import Item, Ownership
     from actorbus.bus.transports.redis.reading import Reading
     from actorbus.codec import Codec
@@ -108,8 +95,6 @@ _REMEMBERED: Final = 100_000
 _NOTES: Final = 1_000
 """Answers that are handed out and not acknowledged: the table knows one that comes twice."""
 _MOST_NOTES: Final = 1_000_000
-_FIRST_PAUSE: Final = 0.02
-_LONGEST_PAUSE: Final = 1.0
 _BURIAL: Final = 5.0
 """Seconds that what an agent had in hand may take to end, once the agent has."""
 _LAST_BURIAL: Final = 0.5
@@ -183,27 +168,34 @@ class RedisTransport:
         self.node = f"{name}~{os.urandom(8).hex()}"
         self.log = InboxLog(server, namespace=namespace, partitions=partitions or 1)
         self.crew: Crew = _NoCrew()
-        self.policy = MailboxPolicy(outbox)
         self._server = server
         self._namespace = namespace
         self._partitions = partitions
-        self._trust = trust
         self.codec = codec
         self._ttl = ttl
-        self._send_timeout = send_timeout
         self._orphans_kept = orphans_kept
-        self._ids = IdSource()
-        self._offset = 0.0
         self._home: Home | None = None
         self._lock = threading.RLock()
         self._here: dict[str, _Arrivals] = {}
         self._entrances: dict[str, Entrance] = {}
-        self._answers: dict[MessageId, RemoteAnswer] = {}
-        self._log_entrance = _LogEntrance(self)
+        self._errands = Errands("actorbus-errands", self._trouble)
+        self._making = Errands("actorbus-adopter", self._trouble)
+        self._mail = Mail(self.log, codec, trust)
+        self._sender = Sender(
+            self.log,
+            server,
+            self._mail,
+            self.node,
+            errands=self._errands,
+            gone=self._forget,
+            limit=outbox,
+            asks=asks,
+            send_timeout=send_timeout,
+        )
+        self._answers = Answers(self._sender, codec)
+        self._log_entrance = LogEntrance(self._sender)
         self._before: dict[str, str] = {}
         """Which dead nodes agents were at that this node has taken over and not made yet."""
-        self._requests = Requests(asks, self._given_up)
-        self._outbox = Outbox(self.log, self.node, told=self._told, limit=outbox)
         self._keeper = Keeper(
             self.log,
             self.node,
@@ -222,8 +214,6 @@ class RedisTransport:
             unowned=self._keeper.hurry,
             due=self._keeper.hurry,
         )
-        self._errands = _Errands("actorbus-errands", self._trouble)
-        self._making = _Errands("actorbus-adopter", self._trouble)
         self._graves: dict[str, Ownership] = {}
         self._buried = threading.Condition(self._lock)
         self._unmade: dict[str, float] = {}
@@ -248,7 +238,7 @@ class RedisTransport:
             if self._home is not None or self._closed:
                 raise BusClosed("a RedisTransport serves one node, once; make another")
             self._home = home
-        self._offset = home.clock.now() - time.monotonic()
+        self._mail.offset = home.clock.now() - time.monotonic()
         try:
             self.log.divide(
                 check(self._server, namespace=self._namespace, partitions=self._partitions)
@@ -258,7 +248,7 @@ class RedisTransport:
             self._home = None  # it may be tried again
             raise
         self._open_notes()
-        self._events = Events(home, self._here, self._event)
+        self._events = Events(home, self._here, self._mail.opened_event)
         self._topics = self._events.reader = TopicReader(
             TopicLog(self._server, self.log),
             self._server,
@@ -269,7 +259,7 @@ class RedisTransport:
             failed=self._trouble,
         )
         self._topics.start()
-        self._outbox.start()
+        self._sender.start(home)
         self._consumer.start()
         self._errands.start()
         self._making.start()
@@ -290,13 +280,15 @@ class RedisTransport:
                 return
             self._closed = True
             here = list(self._here.values())
+        self._sender.refuse()
         self._making.close(5.0)
         for one in here:
             self.detach(one.inbox)
         # In this order: the end of an agent reads and acknowledges, and tells those who ask.
         self._errands.close(_BURIAL)
         self._topics.close(2.0)
-        self._outbox.flush(2.0)
+        with suppress(TransportUnavailable):  # a forked child has nothing to flush
+            self._sender.flush(2.0)
         self._consumer.close(2.0)
         try:
             if self._notes is not None:
@@ -304,10 +296,7 @@ class RedisTransport:
         except (TransportUnavailable, Fenced) as error:
             self._trouble(error)
         self._keeper.close()
-        unsent = self._outbox.close(0.5)
-        for parcel in unsent:
-            self._unsent(parcel.tag, Reason.STOPPED, NotFlushed(len(unsent)))
-        self._requests.fail_all(BusClosed("the node has stopped"))
+        self._sender.close(0.5)
         self._server.close()
 
     def flush(self, timeout: float) -> int:
@@ -315,14 +304,13 @@ class RedisTransport:
         Raises:
             TransportUnavailable: this process was forked from the node's.
         """
-        self._server.check_process()
-        return self._outbox.flush(timeout)
+        return self._sender.flush(timeout)
 
     def pending(self) -> int:
         if self._home is None:
             return 0
         working = {name for name, one in self._here.copy().items() if one.inbox.owner.drains}
-        known = self._outbox.waiting + self._consumer.pending(working)
+        known = self._sender.waiting + self._consumer.pending(working)
         known = known or sum(map(self._topics.pending, working))
         if known or self._closed:
             return known
@@ -335,7 +323,7 @@ class RedisTransport:
     # -- who is here
 
     def entrance(self, inbox: Inbox) -> Inbox:
-        return Entrance(self, inbox.name, inbox.owner)
+        return Entrance(self._sender, inbox.name, inbox.owner)
 
     def attach(self, inbox: Inbox, subscriptions: Sequence[Route] = ()) -> None:
         """
@@ -365,8 +353,8 @@ class RedisTransport:
                 raise NameTaken(name, error.node.rpartition("~")[0]) from None
             raise
         arrivals.ownership = ownership
-        if self._trust is not None:
-            self._trust.forget(name)
+        if self._mail.trust is not None:
+            self._mail.trust.forget(name)
         try:
             before = self._before.pop(name, None) or ownership.before or None
             self._follow(arrivals, before, subscriptions)
@@ -376,7 +364,7 @@ class RedisTransport:
             self.log.release(ownership)
             raise
         with self._lock:
-            self._entrances[name] = Entrance(self, name, inbox.owner)
+            self._entrances[name] = Entrance(self._sender, name, inbox.owner)
         self._consumer.read(ownership, arrivals, most=arrivals.most)
 
     def _follow(
@@ -430,11 +418,17 @@ class RedisTransport:
                 self._entrances = {
                     one.name: one for one in self._entrances.values() if one.name in self._here
                 }
-            return self._entrances.setdefault(name, Entrance(self, name, None))
+            return self._entrances.setdefault(name, Entrance(self._sender, name, None))
 
     def ref_entrance(self, name: str) -> Inbox:
         """The way to an agent that somebody knows of, without a look whether it is there."""
-        return self._entrances.get(name) or Entrance(self, name, None)
+        return self._entrances.get(name) or Entrance(self._sender, name, None)
+
+    def _forget(self, agent: str) -> None:
+        """Nobody knows that agent any more."""
+        with self._lock:
+            if agent not in self._here:
+                self._entrances.pop(agent, None)
 
     def names(self) -> list[str]:
         names = dict.fromkeys(self._here)
@@ -443,7 +437,7 @@ class RedisTransport:
                 names.update(dict.fromkeys(self.log.names()))
             except TransportUnavailable as error:
                 self._trouble(error)
-        return [name for name in names if not _is_notes(name) and name not in self._graves]
+        return [name for name in names if not is_notes(name) and name not in self._graves]
 
     def offer(self, name: str, policy: MailboxPolicy, spec: bytes) -> None:
         """Let others send to an agent that some node can make once it is needed.
@@ -456,13 +450,7 @@ class RedisTransport:
 
     def stop_agent(self, name: str, drain: bool) -> None:
         """Tell the node that runs an agent to stop it."""
-        self._errands.put(self._tell_to_stop, (name, drain))
-
-    def _tell_to_stop(self, agents: list[tuple[str, bool]]) -> None:
-        known = self.log.known([name for name, _ in agents])
-        for (name, drain), found in zip(agents, known, strict=True):
-            if found is not None and found.node:
-                self._note(found.node, pack_stop(name, drain=drain), None)
+        self._sender.stop_agent(name, drain)
 
     def comes_back(self, name: str) -> bool:
         """Whether an agent that runs nowhere now is kept for a node that can make it.
@@ -488,139 +476,6 @@ class RedisTransport:
         """The log, whoever is to get it: nobody has taken it when it is published."""
         return (self._log_entrance,)
 
-    # -- the way out
-
-    def send(self, message: Message[Any], agent: str, delay: float | None = None) -> Offered:
-        """Pack `message` and have it sent. None: it is on its way.
-
-        Raises:
-            UnsupportedPayload, PayloadTooLarge: it cannot be carried.
-            MailboxFull: too many requests wait for answers.
-            TransportUnavailable: Redis is away, and no more may wait until it is back; or this
-                process was forked from the node's.
-        """
-        self._check_open()
-        request = message.kind is MessageKind.REQUEST and message.answer_to is not None
-        blob = pack_message(self.codec, message, self._shift(), self.node if request else None)
-        if self._trust is not None:
-            blob = self._trust.seal(
-                agent, blob, self._server_time(), level=message.priority, delay=delay or 0.0
-            )
-        if request:
-            self._requests.expect(message)
-            if (expected := getattr(message.answer_to, "expected", None)) is not None:
-                self.codec.types.add_hint(expected)
-        if self._put(agent, message, blob, delay):
-            return None
-        if request:
-            self._requests.forget(message)
-        return self._has_no_room()
-
-    def publish(self, message: Message[Any]) -> Offered:
-        """Pack a broadcast or an event and have it appended to the log that all nodes read."""
-        self._check_open()
-        blob = pack_message(self.codec, message, self._shift(), None)
-        if self._trust is not None:
-            blob = self._trust.seal(TOPICS, blob, self._server_time(), level=message.priority)
-        name, blob = event(message.topic, message.sender, blob)
-        return None if self._put(name, message, blob, None) else self._has_no_room()
-
-    def _check_open(self) -> None:
-        if self._home is None or self._closed:
-            raise BusClosed("the node is not running; start it, or use it as `with Node()`")
-        self._server.check_process()  # the threads that would send it are the parent's
-
-    def _put(self, name: str, message: Message[Any], blob: bytes, delay: float | None) -> bool:
-        """Have `blob` sent to the inbox `name`. False: the outbox is full."""
-        now = time.monotonic()
-        expires = None if message.deadline is None else message.deadline - self._offset
-        origin = CURRENT.get()
-        cause = None if origin is None else origin.entry
-        delivery = None if cause is None or isinstance(cause, tuple) else cause.delivery
-        until = now + self._send_timeout
-        parcel = Parcel(
-            name,
-            message.priority._value_,
-            message.id.to_bytes(16, "big"),
-            blob,
-            until if expires is None or expires > until else expires,
-            expires,
-            None if delay is None else now + delay,
-            _Sent(message, delivery, None if origin is None else origin.name),
-        )
-        if delivery is not None:
-            delivery.owe(parcel.tag.by)
-        if self._outbox.put(parcel):
-            return True
-        parcel.tag.settled()
-        return False
-
-    def _has_no_room(self) -> Offered:
-        if self._outbox.problem is not None:
-            raise TransportUnavailable(f"{self._outbox.problem}; {self.policy.capacity:,} wait")
-        return Refusal.FULL
-
-    def when_room(self, waiter: Callable[[], object]) -> bool:
-        return self._outbox.when_room(waiter)
-
-    def forget(self, waiter: Callable[[], object]) -> None:
-        self._outbox.forget(waiter)
-
-    def _note(self, node: str, blob: bytes, delivery: Delivery | None) -> None:
-        """Tell another node something. Few enough never to be refused for want of room."""
-        if self._trust is not None:
-            blob = self._trust.seal(_notes_of(node), blob, self._server_time(), level=1)
-        now = time.monotonic()
-        message_id = self._ids.make(now).to_bytes(16, "big")
-        parcel = Parcel(
-            _notes_of(node),
-            1,
-            message_id,
-            blob,
-            now + self._send_timeout,
-            None,
-            None,
-            _Sent(None, delivery),
-        )
-        if not self._outbox.insist(parcel):
-            parcel.tag.settled()
-
-    def _told(self, news: News) -> None:
-        """What became of something that was sent. On the outbox's thread."""
-        match news:
-            case Accepted(parcel):
-                sent: _Sent = parcel.tag
-                sent.settled()
-            case Refused(parcel, taken):
-                if taken.name == "NO_AGENT":
-                    with self._lock:
-                        if parcel.agent not in self._here:
-                            self._entrances.pop(parcel.agent, None)
-                    self._unsent(parcel.tag, Reason.NO_SUCH_AGENT, UnknownRecipient(parcel.agent))
-                else:
-                    full = MailboxFull(parcel.agent, 0, "its inbox had no room")
-                    self._unsent(parcel.tag, Reason.MAILBOX_FULL, full)
-            case Hole(agent, messages):
-                if self._home is not None and self._home.telemetry.active:
-                    self._home.telemetry.emit(MessagesLost(agent, messages))
-
-    def _unsent(self, sent: _Sent, reason: Reason, error: ActorbusError) -> None:
-        if sent.message is not None and self._home is not None:
-            self._home.fail(sent.message, sent.message.recipient, reason, error)
-        sent.settled()
-
-    def _given_up(self, request: Message[Any]) -> None:
-        """Nobody waits for a request any more: the node that has it may stop working for it."""
-        if self._closed or request.expired(time.monotonic() + self._offset):
-            return
-        self._errands.put(self._cancel, request)
-
-    def _cancel(self, requests: list[Message[Any]]) -> None:
-        known = self.log.known([one.recipient or "" for one in requests])
-        for request, found in zip(requests, known, strict=True):
-            if found is not None and found.node:
-                self._note(found.node, pack_cancel(request.id), None)
-
     # -- the way in
 
     def deliver(self, arrivals: _Arrivals, item: Item, now: int) -> None:
@@ -629,17 +484,17 @@ class RedisTransport:
         if home is None:
             return
         try:
-            message, asker = self._opened(inbox.name, item, now)
+            message, asker = self._mail.opened(inbox.name, item, now)
         except (Undecodable, Untrusted) as error:
             self._undecodable(arrivals, item, error)
             return
         delivery = message.delivery = Delivery(arrivals.stay, item.id)
         if item.expiry:
             left = home.clock.now() + (item.expiry - now) / 1_000
-            signed = None if self._trust is None else message.deadline
+            signed = None if self._mail.trust is None else message.deadline
             message.deadline = left if signed is None else min(left, signed)
         if asker is not None:
-            message.answer_to = self._answer(asker, message, delivery, inbox)
+            message.answer_to = self._answers.owed(asker, message, delivery, inbox)
         offered = inbox.offer(message)
         if (offered is Refusal.FULL or offered is message) and inbox.insist(message):
             # It was counted in Redis; here other things may wait: schedules, what Pykka sends.
@@ -698,19 +553,15 @@ class RedisTransport:
         self._open_notes(lost[-1])
 
     def _open_notes(self, after: Reading | None = None) -> None:
-        name = _notes_of(self.node)
+        name = notes_of(self.node)
         self._notes = self.log.acquire(name, self.node, ttl=self._ttl, terms=Terms(_MOST_NOTES))
         self._consumer.read(self._notes, _Notes(self), most=_NOTES, after=after)
 
     def take_note(self, item: Item, now: int) -> None:
         """Something that another node tells this one."""
-        blob = item.blob
+        requests = self._sender.requests
         try:
-            if self._trust is not None:
-                blob = self._trust.open(
-                    _notes_of(self.node), blob, now / 1_000, level=item.level
-                ).blob
-            note = read_note(self.codec, blob, self._requests.agent_of)
+            note = self._mail.opened_note(notes_of(self.node), item, now, requests.agent_of)
         except Untrusted as error:
             self._keep_letter(item, None, error)
             return
@@ -719,47 +570,16 @@ class RedisTransport:
             return
         match note:
             case Outcome():
-                self._requests.settle(note)
+                requests.settle(note)
             case Cancelled(request):
-                answer = self._answers.pop(request, None)
-                if answer is not None:
-                    answer.cancel()
+                self._answers.cancel(request)
             case StopAgent(name, drain):
                 arrivals = self._here.get(name)
                 if arrivals is not None and arrivals.inbox.owner is not None:
                     arrivals.inbox.owner.stop(drain=drain)
 
-    def _answer(
-        self, asker: str, message: Message[Any], delivery: Delivery | None, inbox: Inbox
-    ) -> RemoteAnswer:
-        def value(answer: RemoteAnswer, value: Any) -> None:
-            try:
-                blob = pack_value(self.codec, answer.id, value)
-            except ActorbusError as problem:
-                blob = pack_error(answer.id, problem)
-            over(answer)
-            self._note(asker, blob, delivery)
-
-        def error(answer: RemoteAnswer, error: BaseException) -> None:
-            over(answer)
-            self._note(asker, pack_error(answer.id, error), delivery)
-
-        def dropped(answer: RemoteAnswer) -> None:
-            over(answer)
-            if delivery is not None:
-                delivery.settled(inbox.name)
-
-        def over(answer: RemoteAnswer) -> None:
-            self._answers.pop(answer.id, None)
-
-        if delivery is not None:
-            delivery.owe(inbox.name)
-        answer = RemoteAnswer(message.id, inbox, value=value, error=error, dropped=dropped)
-        self._answers[message.id] = answer
-        return answer
-
     def _undecodable(self, arrivals: _Arrivals, item: Item, error: Undecodable | Untrusted) -> None:
-        letter = Letter(item.level, item.position, _reason(error), 1, str(error))
+        letter = Letter(item.level, item.position, reason_of(error), 1, str(error))
         self._keep_letter(item, arrivals.inbox.name, error)
         self._consumer.done(arrivals.inbox.name, item.id, letter)
 
@@ -767,7 +587,7 @@ class RedisTransport:
         """The asker hears why; where not even that can be read, a letter is kept."""
         if len(item.blob) > 17:
             request = MessageId(int.from_bytes(item.blob[1:17], "big"))
-            if self._requests.settle(Outcome(request, error=error)):
+            if self._sender.requests.settle(Outcome(request, error=error)):
                 return
         self._keep_letter(item, None, error)
 
@@ -775,67 +595,9 @@ class RedisTransport:
         self, item: Item, recipient: str | None, error: Undecodable | Untrusted
     ) -> None:
         home = self._home
-        if home is None:
-            return
-        message_id = MessageId(int.from_bytes(item.id, "big"))
-        letter: Message[Any] = Message(
-            message_id,
-            MessageKind.TELL,
-            None,
-            recipient,
-            None,
-            item.blob[:1_024],
-            Priority.NORMAL,
-            home.clock.now(),
-            None,
-            message_id,
-            None,
-            None,
-            1,
-            0,
-            None,
-        )
-        home.refuse(letter, recipient, _reason(error), error)
-
-    def _opened(self, name: str, item: Item, now: int) -> tuple[Message[Any], str | None]:
-        """The message in an item, and the node that asks; as far as the sender is trusted.
-
-        Raises:
-            Undecodable, Untrusted: it is no message, or nobody who is trusted vouches for it.
-        """
-        blob, node = item.blob, None
-        if self._trust is not None:
-            node, blob = self._trust.open(name, blob, now / 1_000, level=item.level)
-        message, asker = read_message(self.codec, blob, self._shift())
-        if node is not None:
-            check_claims(message, asker, node, item)
-        if node is not None or NODE_HEADER in message.headers:
-            message = vouched(message, node)
-        return message, asker
-
-    def _event(self, entry: Entry) -> Message[Any]:
-        """The message in an entry of the log of topics.
-
-        Raises:
-            Undecodable, Untrusted: it is none, or nobody who is trusted vouches for it.
-        """
-        blob, node = entry.blob, None
-        if self._trust is not None:
-            now = self._server_time()
-            node, blob = self._trust.open(TOPICS, blob, now, level=entry.level)
-        message, _ = read_message(self.codec, blob, self._shift())
-        if (message.topic, message.sender) != (entry.topic, entry.sender):
-            raise Undecodable("an event that lies under another topic, or another's name")
-        if node is not None or NODE_HEADER in message.headers:
-            message = vouched(message, node)
-        return message
-
-    def _server_time(self) -> float:
-        return time.monotonic() + self.log.server_ahead
-
-    def _shift(self) -> float:
-        """The server's time less node time, in seconds."""
-        return self.log.server_ahead - self._offset
+        if home is not None:
+            letter = letter_of(item.blob, item.id, home.clock.now(), recipient=recipient)
+            home.refuse(letter, recipient, reason_of(error), error)
 
     # -- agents that go, and come
 
@@ -881,13 +643,15 @@ class RedisTransport:
 
     def _end_one(self, one: _Arrivals, item: Item) -> None:
         try:
-            message, asker = self._opened(one.inbox.name, item, int(self._server_time() * 1_000))
+            message, asker = self._mail.opened(
+                one.inbox.name, item, int(self._mail.server_time() * 1_000)
+            )
         except (Undecodable, Untrusted) as error:
             self._keep_letter(item, one.inbox.name, error)
             return
         name = one.inbox.name
         if asker is not None:
-            message.answer_to = self._answer(asker, message, None, one.inbox)
+            message.answer_to = self._answers.owed(asker, message, None, one.inbox)
         if self._home is not None:
             self._home.fail(message, name, Reason.STOPPED, AgentStopped(name))
 
@@ -923,7 +687,7 @@ class RedisTransport:
         names = [
             name
             for name in names
-            if not _is_notes(name) and name not in self._here and self._unmade.get(name, 0.0) <= now
+            if not is_notes(name) and name not in self._here and self._unmade.get(name, 0.0) <= now
         ]
         known = self.log.known(names) if names else []
         return [
@@ -975,9 +739,9 @@ class RedisTransport:
             self._orphans[node] = lost, now + _LOOK_AT_ORPHANS
             over = self.log.silence(node) > self._orphans_kept
             for agent in lost:
-                if over or _is_notes(agent):
+                if over or is_notes(agent):
                     self._end_orphan(agent)
-        self._requests.owner_lost(lost)
+        self._sender.requests.owner_lost(lost)
 
     def _left_behind(self, node: str) -> frozenset[str]:
         """The agents of a node that no other node may run, and its own inbox."""
@@ -1012,48 +776,6 @@ class RedisTransport:
             since, self._away_since = self._away_since, None
         if since is not None and self._home is not None and self._home.telemetry.active:
             self._home.telemetry.emit(TransportBack(time.monotonic() - since))
-
-
-class Entrance:
-    """An agent's inbox as its senders see it: the way into its log."""
-
-    __slots__ = ("_transport", "name", "owner", "policy")
-
-    def __init__(self, transport: RedisTransport, name: str, owner: Any) -> None:
-        self._transport = transport
-        self.name = name
-        self.owner = owner
-        self.policy = transport.policy
-
-    def offer(self, message: Message[Any]) -> Offered:
-        return self._transport.send(message, self.name)
-
-    def offer_later(self, message: Message[Any], seconds: float) -> Offered:
-        return self._transport.send(message, self.name, seconds)
-
-    def when_room(self, waiter: Callable[[], object]) -> bool:
-        return self._transport.when_room(waiter)
-
-    def forget(self, waiter: Callable[[], object]) -> None:
-        self._transport.forget(waiter)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Entrance) and other.name == self.name
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
-
-class _LogEntrance(Entrance):
-    """The log of topics, as those who publish see it."""
-
-    __slots__ = ()
-
-    def __init__(self, transport: RedisTransport) -> None:
-        super().__init__(transport, "the log of topics", None)
-
-    def offer(self, message: Message[Any]) -> Offered:
-        return self._transport.publish(message)
 
 
 class _Arrivals:
@@ -1096,7 +818,7 @@ class _Notes:
 
     def __init__(self, transport: RedisTransport) -> None:
         self._transport = transport
-        self._name = _notes_of(transport.node)
+        self._name = notes_of(transport.node)
 
     def take(self, items: Sequence[Item], now: int) -> None:
         transport = self._transport
@@ -1106,93 +828,3 @@ class _Notes:
 
     def lost(self, reading: Reading) -> None:
         self._transport.notes_lost(reading)
-
-
-class _Sent:
-    """What an accepted message leaves behind while it may be sent again: nothing."""
-
-    __slots__ = ("by", "delivery", "message")
-
-    def __init__(
-        self, message: Message[Any] | None, delivery: Any = None, by: str | None = None
-    ) -> None:
-        self.message = message
-        self.delivery: Delivery | EventDelivery | None = delivery
-        """What its sender had in hand, and which owes it."""
-        self.by = by
-
-    def settled(self) -> None:
-        """It has arrived, or will not."""
-        delivery, self.delivery, self.message = self.delivery, None, None
-        if delivery is not None:
-            delivery.settled(self.by)
-
-
-class _Errands:
-    """Work that takes round trips, in order on a thread of its own; like work goes together."""
-
-    def __init__(self, name: str, broke: Callable[[Exception], object]) -> None:
-        self._broke = broke
-        self._changed = threading.Condition()
-        self._waiting: deque[tuple[Callable[[list[Any]], object], Any]] = deque()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def put(self, work: Callable[[list[Any]], object], what: Any) -> None:
-        with self._changed:
-            self._waiting.append((work, what))
-            self._changed.notify()
-
-    def close(self, timeout: float) -> None:
-        """Do what waits, for at most `timeout` seconds."""
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-
-    def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting:
-                    return
-                work, first = self._waiting.popleft()
-                some = [first]
-                while self._waiting and self._waiting[0][0] == work and len(some) < 500:
-                    some.append(self._waiting.popleft()[1])
-            self._do(work, some)
-
-    def _do(self, work: Callable[[list[Any]], object], some: list[Any]) -> None:
-        """Again and again while Redis is away: nobody else will do it."""
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                work(some)
-            except TransportUnavailable as error:
-                self._broke(error)
-                with self._changed:
-                    if self._changed.wait_for(lambda: self._closing, random.uniform(0, pause)):
-                        return
-                pause = min(2 * pause, _LONGEST_PAUSE)
-            except Exception as error:  # noqa: BLE001 - one errand must not end all others
-                self._broke(error)
-                return
-            else:
-                return
-
-
-def _reason(error: Undecodable | Untrusted) -> Reason:
-    return Reason.REFUSED if isinstance(error, Untrusted) else Reason.UNDECODABLE
-
-
-def _notes_of(node: str) -> str:
-    """The inbox of a node. No agent can be called so: a name begins with no space."""
-    return f" {node}"
-
-
-def _is_notes(name: str) -> bool:
-    return name.startswith(" ")

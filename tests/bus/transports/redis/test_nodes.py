@@ -664,7 +664,7 @@ class TestErrors:
         until(lambda: len(held._cell.mailbox) == 1)  # type: ignore[union-attr]
 
         reply.cancel()
-        until(lambda: not there.bus.transport._answers)  # type: ignore[attr-defined]
+        until(lambda: not there.bus.transport._answers._open)  # type: ignore[attr-defined]
         gate.opened.set()
 
         assert here.ask("held", "last").get(DEADLINE) == "last"
@@ -915,7 +915,7 @@ class TestEndings:
         deployment, server = crashing
         here = deployment.start("here", send_timeout=1.0)
         listener = deployment.start("there").spawn(Listener, name="listener")
-        here.bus.transport._outbox._limit = 100  # type: ignore[attr-defined]
+        here.bus.transport._sender._outbox._limit = 100  # type: ignore[attr-defined]
         ref = here.ref("listener")
         ref.tell(0)
         here.flush(DEADLINE)

@@ -1,0 +1,62 @@
+"""Answers that this node owes others: to requests of theirs that agents here have in hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actorbus.bus.transports.redis.letters import pack_error, pack_value
+from actorbus.bus.transports.remote_answer import RemoteAnswer
+from actorbus.errors import ActorbusError
+
+if TYPE_CHECKING:
+    from actorbus.bus.mailbox import Inbox
+    from actorbus.bus.transports.redis.delivery import Delivery
+    from actorbus.bus.transports.redis.sender import Sender
+    from actorbus.codec import Codec
+    from actorbus.message import Message, MessageId
+
+
+class Answers:
+    """Safe from any thread."""
+
+    def __init__(self, sender: Sender, codec: Codec) -> None:
+        self._sender = sender
+        self._codec = codec
+        self._open: dict[MessageId, RemoteAnswer] = {}
+
+    def owed(
+        self, asker: str, message: Message[Any], delivery: Delivery | None, inbox: Inbox
+    ) -> RemoteAnswer:
+        """Where the answer to `message` goes. The delivery is not over before it is there."""
+
+        def value(answer: RemoteAnswer, value: Any) -> None:
+            try:
+                blob = pack_value(self._codec, answer.id, value)
+            except ActorbusError as problem:
+                blob = pack_error(answer.id, problem)
+            over(answer)
+            self._sender.note(asker, blob, delivery)
+
+        def error(answer: RemoteAnswer, error: BaseException) -> None:
+            over(answer)
+            self._sender.note(asker, pack_error(answer.id, error), delivery)
+
+        def dropped(answer: RemoteAnswer) -> None:
+            over(answer)
+            if delivery is not None:
+                delivery.settled(inbox.name)
+
+        def over(answer: RemoteAnswer) -> None:
+            self._open.pop(answer.id, None)
+
+        if delivery is not None:
+            delivery.owe(inbox.name)
+        answer = RemoteAnswer(message.id, inbox, value=value, error=error, dropped=dropped)
+        self._open[message.id] = answer
+        return answer
+
+    def cancel(self, request: MessageId) -> None:
+        """Nobody waits for that answer any more."""
+        answer = self._open.pop(request, None)
+        if answer is not None:
+            answer.cancel()

@@ -1,0 +1,123 @@
+"""Between messages in this process and what lies in Redis: packed, sealed, in the server's time."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from actorbus.bus.transports.redis.letters import (
+    check_claims,
+    pack_message,
+    read_message,
+    read_note,
+)
+from actorbus.bus.transports.redis.topics.log import TOPICS, event
+from actorbus.codec.signing.sealing import NODE_HEADER, vouched
+from actorbus.errors import Undecodable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actorbus.bus.transports.redis.letters import Cancelled, Outcome, StopAgent
+    from actorbus.bus.transports.redis.log import InboxLog, Item
+    from actorbus.bus.transports.redis.topics.log import Entry
+    from actorbus.codec import Codec
+    from actorbus.codec.signing import Trust
+    from actorbus.message import Message, MessageId
+
+
+class Mail:
+    """Packs and opens for one node.
+
+    Args:
+        trust: what seals and opens; None where nobody signs.
+    """
+
+    def __init__(self, log: InboxLog, codec: Codec, trust: Trust | None) -> None:
+        self._log = log
+        self.codec = codec
+        self.trust = trust
+        self.offset = 0.0
+        """Node time less our monotonic clock, in seconds."""
+
+    def server_time(self) -> float:
+        """In seconds."""
+        return time.monotonic() + self._log.server_ahead
+
+    def pack(
+        self, message: Message[Any], agent: str, asker: str | None, delay: float | None = None
+    ) -> bytes:
+        """A message for the inbox of `agent`, answered to node `asker`.
+
+        Raises:
+            UnsupportedPayload, PayloadTooLarge: it cannot be carried.
+        """
+        blob = pack_message(self.codec, message, self._shift(), asker)
+        return self.seal(agent, blob, level=message.priority, delay=delay or 0.0)
+
+    def pack_event(self, message: Message[Any]) -> tuple[str, bytes]:
+        """The inbox that stands for the log of topics, and a broadcast or an event for it.
+
+        Raises:
+            UnsupportedPayload, PayloadTooLarge: it cannot be carried.
+        """
+        blob = self.pack(message, TOPICS, None)
+        return event(message.topic, message.sender, blob)
+
+    def seal(self, inbox: str, blob: bytes, *, level: int, delay: float = 0.0) -> bytes:
+        if self.trust is None:
+            return blob
+        return self.trust.seal(inbox, blob, self.server_time(), level=level, delay=delay)
+
+    def opened(self, inbox: str, item: Item, now: int) -> tuple[Message[Any], str | None]:
+        """The message in an item, and the node that asks. `now`: server time, milliseconds.
+
+        Raises:
+            Undecodable, Untrusted: it is no message, or nobody who is trusted vouches for it.
+        """
+        node, blob = self._unsealed(inbox, item.blob, now / 1_000, item.level)
+        message, asker = read_message(self.codec, blob, self._shift())
+        if node is not None:
+            check_claims(message, asker, node, item)
+        return _named(message, node), asker
+
+    def opened_event(self, entry: Entry) -> Message[Any]:
+        """The message in an entry of the log of topics.
+
+        Raises:
+            Undecodable, Untrusted: as for ``opened``.
+        """
+        node, blob = self._unsealed(TOPICS, entry.blob, self.server_time(), entry.level)
+        message, _ = read_message(self.codec, blob, self._shift())
+        if (message.topic, message.sender) != (entry.topic, entry.sender):
+            raise Undecodable("an event that lies under another topic, or another's name")
+        return _named(message, node)
+
+    def opened_note(
+        self, inbox: str, item: Item, now: int, agent_of: Callable[[MessageId], str]
+    ) -> Outcome | Cancelled | StopAgent:
+        """What another node tells this one.
+
+        Raises:
+            Undecodable, Untrusted: as for ``opened``.
+        """
+        _, blob = self._unsealed(inbox, item.blob, now / 1_000, item.level)
+        return read_note(self.codec, blob, agent_of)
+
+    def _unsealed(
+        self, inbox: str, blob: bytes, now: float, level: int
+    ) -> tuple[str | None, bytes]:
+        """The node that vouches for it, and what it vouches for."""
+        if self.trust is None:
+            return None, blob
+        return self.trust.open(inbox, blob, now, level=level)
+
+    def _shift(self) -> float:
+        """The server's time less node time, in seconds."""
+        return self._log.server_ahead - self.offset
+
+
+def _named(message: Message[Any], node: str | None) -> Message[Any]:
+    if node is not None or NODE_HEADER in message.headers:
+        return vouched(message, node)
+    return message

@@ -1,0 +1,269 @@
+"""The way out of a node: messages, events and notes to other nodes, and what becomes of them."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from actorbus.bus.mailbox import MailboxPolicy, Refusal
+from actorbus.bus.origin import CURRENT
+from actorbus.bus.transports.redis.lanes import Accepted, Hole, Parcel, Refused
+from actorbus.bus.transports.redis.letters import notes_of, pack_cancel, pack_stop
+from actorbus.bus.transports.redis.log import Taken
+from actorbus.bus.transports.redis.outbox import Outbox
+from actorbus.bus.transports.redis.requests import Requests
+from actorbus.errors import (
+    BusClosed,
+    MailboxFull,
+    NotFlushed,
+    TransportUnavailable,
+    UnknownRecipient,
+)
+from actorbus.message import IdSource, MessageKind, Reason
+from actorbus.telemetry import MessagesLost
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from actorbus.bus.mailbox import Offered
+    from actorbus.bus.transport import Home
+    from actorbus.bus.transports.redis.delivery import Delivery
+    from actorbus.bus.transports.redis.errands import Errands
+    from actorbus.bus.transports.redis.events import EventDelivery
+    from actorbus.bus.transports.redis.lanes import News
+    from actorbus.bus.transports.redis.log import InboxLog
+    from actorbus.bus.transports.redis.mail import Mail
+    from actorbus.errors import ActorbusError
+    from actorbus.message import Message
+    from actorbus.redis_client import RedisServer
+
+_NOTE_LEVEL = 1
+
+
+class Sent:
+    """What an accepted message leaves behind while it may be sent again: nothing."""
+
+    __slots__ = ("by", "delivery", "message")
+
+    def __init__(
+        self, message: Message[Any] | None, delivery: Any = None, by: str | None = None
+    ) -> None:
+        self.message = message
+        self.delivery: Delivery | EventDelivery | None = delivery
+        """What its sender had in hand, and which owes it."""
+        self.by = by
+
+    def settled(self) -> None:
+        """It has arrived, or will not."""
+        delivery, self.delivery, self.message = self.delivery, None, None
+        if delivery is not None:
+            delivery.settled(self.by)
+
+
+class Sender:
+    """Sends for one node. Safe from any thread.
+
+    Args:
+        errands: does what takes a round trip.
+        gone: called with an agent that nobody knows any more.
+        limit: messages that may wait to be sent.
+        asks: requests that may wait for an answer.
+        send_timeout: seconds that a message without a deadline waits for room.
+    """
+
+    def __init__(
+        self,
+        log: InboxLog,
+        server: RedisServer,
+        mail: Mail,
+        node: str,
+        *,
+        errands: Errands,
+        gone: Callable[[str], object],
+        limit: int,
+        asks: int,
+        send_timeout: float,
+    ) -> None:
+        self.policy = MailboxPolicy(limit)
+        self.requests = Requests(asks, self._given_up)
+        self._log = log
+        self._server = server
+        self._mail = mail
+        self._node = node
+        self._errands = errands
+        self._gone = gone
+        self._send_timeout = send_timeout
+        self._ids = IdSource()
+        self._outbox = Outbox(log, node, told=self._told, limit=limit)
+        self._home: Home | None = None
+        self._closing = False
+
+    # -- life
+
+    def start(self, home: Home) -> None:
+        self._home = home
+        self._outbox.start()
+
+    def refuse(self) -> None:
+        """Take no more messages; answers still go out."""
+        self._closing = True
+
+    def flush(self, timeout: float) -> int:
+        """Wait until everything is accepted or refused; how many are not.
+
+        Raises:
+            TransportUnavailable: this process was forked from the node's.
+        """
+        self._server.check_process()
+        return self._outbox.flush(timeout)
+
+    def close(self, timeout: float) -> None:
+        """End; what is not accepted is lost, and said to be."""
+        unsent = self._outbox.close(timeout)
+        for parcel in unsent:
+            self._unsent(parcel.tag, Reason.STOPPED, NotFlushed(len(unsent)))
+        self.requests.fail_all(BusClosed("the node has stopped"))
+
+    @property
+    def waiting(self) -> int:
+        """Messages that are not accepted yet."""
+        return self._outbox.waiting
+
+    # -- messages
+
+    def send(self, message: Message[Any], agent: str, delay: float | None = None) -> Offered:
+        """Pack `message` and have it sent. None: it is on its way.
+
+        Raises:
+            UnsupportedPayload, PayloadTooLarge: it cannot be carried.
+            MailboxFull: too many requests wait for answers.
+            TransportUnavailable: Redis is away, and no more may wait until it is back; or this
+                process was forked from the node's.
+        """
+        self._check_open()
+        request = message.kind is MessageKind.REQUEST and message.answer_to is not None
+        blob = self._mail.pack(message, agent, self._node if request else None, delay)
+        if request:
+            self.requests.expect(message)
+            if (expected := getattr(message.answer_to, "expected", None)) is not None:
+                self._mail.codec.types.add_hint(expected)
+        if self._put(agent, message, blob, delay):
+            return None
+        if request:
+            self.requests.forget(message)
+        return self._has_no_room()
+
+    def publish(self, message: Message[Any]) -> Offered:
+        """Pack a broadcast or an event and have it appended to the log that all nodes read.
+
+        Raises:
+            As for ``send``.
+        """
+        self._check_open()
+        name, blob = self._mail.pack_event(message)
+        return None if self._put(name, message, blob, None) else self._has_no_room()
+
+    def when_room(self, waiter: Callable[[], object]) -> bool:
+        return self._outbox.when_room(waiter)
+
+    def forget(self, waiter: Callable[[], object]) -> None:
+        self._outbox.forget(waiter)
+
+    # -- notes to other nodes
+
+    def note(self, node: str, blob: bytes, delivery: Delivery | None = None) -> None:
+        """Tell another node something. Few enough never to be refused for want of room."""
+        name = notes_of(node)
+        now = time.monotonic()
+        parcel = Parcel(
+            name,
+            _NOTE_LEVEL,
+            self._ids.make(now).to_bytes(16, "big"),
+            self._mail.seal(name, blob, level=_NOTE_LEVEL),
+            now + self._send_timeout,
+            None,
+            None,
+            Sent(None, delivery),
+        )
+        if not self._outbox.insist(parcel):
+            parcel.tag.settled()
+
+    def stop_agent(self, name: str, drain: bool) -> None:
+        """Tell the node that runs an agent to stop it."""
+        self._errands.put(self._tell_to_stop, (name, drain))
+
+    def _tell_to_stop(self, agents: list[tuple[str, bool]]) -> None:
+        known = self._log.known([name for name, _ in agents])
+        for (name, drain), found in zip(agents, known, strict=True):
+            if found is not None and found.node:
+                self.note(found.node, pack_stop(name, drain=drain))
+
+    def _given_up(self, request: Message[Any]) -> None:
+        """Nobody waits for a request any more: the node that has it may stop working for it."""
+        if self._closing or request.expired(time.monotonic() + self._mail.offset):
+            return
+        self._errands.put(self._cancel, request)
+
+    def _cancel(self, requests: list[Message[Any]]) -> None:
+        known = self._log.known([one.recipient or "" for one in requests])
+        for request, found in zip(requests, known, strict=True):
+            if found is not None and found.node:
+                self.note(found.node, pack_cancel(request.id))
+
+    # --
+
+    def _check_open(self) -> None:
+        if self._home is None or self._closing:
+            raise BusClosed("the node is not running; start it, or use it as `with Node()`")
+        self._server.check_process()  # the threads that would send it are the parent's
+
+    def _put(self, name: str, message: Message[Any], blob: bytes, delay: float | None) -> bool:
+        """Have `blob` sent to the inbox `name`. False: the outbox is full."""
+        now = time.monotonic()
+        expires = None if message.deadline is None else message.deadline - self._mail.offset
+        origin = CURRENT.get()
+        cause = None if origin is None else origin.entry
+        delivery = None if cause is None or isinstance(cause, tuple) else cause.delivery
+        until = now + self._send_timeout
+        parcel = Parcel(
+            name,
+            message.priority._value_,
+            message.id.to_bytes(16, "big"),
+            blob,
+            until if expires is None or expires > until else expires,
+            expires,
+            None if delay is None else now + delay,
+            Sent(message, delivery, None if origin is None else origin.name),
+        )
+        if delivery is not None:
+            delivery.owe(parcel.tag.by)
+        if self._outbox.put(parcel):
+            return True
+        parcel.tag.settled()
+        return False
+
+    def _has_no_room(self) -> Offered:
+        if self._outbox.problem is not None:
+            raise TransportUnavailable(f"{self._outbox.problem}; {self.policy.capacity:,} wait")
+        return Refusal.FULL
+
+    def _told(self, news: News) -> None:
+        """What became of something that was sent. On the outbox's thread."""
+        match news:
+            case Accepted(parcel):
+                sent: Sent = parcel.tag
+                sent.settled()
+            case Refused(parcel, Taken.NO_AGENT):
+                self._gone(parcel.agent)
+                self._unsent(parcel.tag, Reason.NO_SUCH_AGENT, UnknownRecipient(parcel.agent))
+            case Refused(parcel, _):
+                full = MailboxFull(parcel.agent, 0, "its inbox had no room")
+                self._unsent(parcel.tag, Reason.MAILBOX_FULL, full)
+            case Hole(agent, messages):
+                if self._home is not None and self._home.telemetry.active:
+                    self._home.telemetry.emit(MessagesLost(agent, messages))
+
+    def _unsent(self, sent: Sent, reason: Reason, error: ActorbusError) -> None:
+        if sent.message is not None and self._home is not None:
+            self._home.fail(sent.message, sent.message.recipient, reason, error)
+        sent.settled()
