@@ -30,6 +30,7 @@ class FarWatches:
 
     Args:
         comes_back: whether an agent that runs nowhere will run again. It may take a round trip.
+        is_known: whether an agent can be sent to, which the registry may hear of later.
         told: called with watcher, watched and reason.
         post: calls a function on a thread that may block.
     """
@@ -38,13 +39,16 @@ class FarWatches:
         self,
         registry: Registry,
         clock: Clock,
+        *,
         comes_back: Callable[[str], bool],
+        is_known: Callable[[str], bool],
         told: Callable[[str, str, str], object],
         post: Callable[[Callable[[], None]], None],
     ) -> None:
         self._registry = registry
         self._clock = clock
         self._comes_back = comes_back
+        self._is_known = is_known
         self._told = told
         self._post = post
         self._lock = threading.Lock()
@@ -60,7 +64,10 @@ class FarWatches:
         if begin:
             self._registry.watch(self._changed)
         # What happened before we listened.
-        self._look(name, "it runs nowhere")
+        if self._registry.get(name) is None and self._is_known(name):
+            self._look_later(name, "it has stopped")
+        else:
+            self._look(name, "it runs nowhere")
 
     def forget(self, watcher: str, name: str) -> None:
         """That watcher has stopped."""
@@ -97,14 +104,17 @@ class FarWatches:
         except TransportUnavailable:
             moves = True  # nobody knows: look again
         if moves:
-            again = partial(self._post, partial(self._look_again, name, reason))
-            self._clock.call_at(self._clock.now() + _LOOK_AGAIN, again)
+            self._look_later(name, reason)
             return
         with self._lock:
             watchers = self._watchers.pop(name, set())
             self._nodes.pop(name, None)
         for watcher in watchers:
             self._told(watcher, name, reason)
+
+    def _look_later(self, name: str, reason: str) -> None:
+        again = partial(self._post, partial(self._look_again, name, reason))
+        self._clock.call_at(self._clock.now() + _LOOK_AGAIN, again)
 
     def _look_again(self, name: str, reason: str) -> None:
         if name in self._watchers:

@@ -138,7 +138,12 @@ class Runtime:
         self._schedules: dict[str, list[Schedule]] = {}
         self._watched: dict[str, set[str]] = {}
         self._far_watches = FarWatches(
-            registry, clock, self._comes_back, self._tell_terminated, post
+            registry,
+            clock,
+            comes_back=self._comes_back,
+            is_known=self._can_be_sent_to,
+            told=self._tell_terminated,
+            post=post,
         )
 
     # -- agents
@@ -445,6 +450,9 @@ class Runtime:
 
     def _comes_back(self, name: str) -> bool:
         return self.crew is not None and self.crew.comes_back(name)
+
+    def _can_be_sent_to(self, name: str) -> bool:
+        return self.bus.transport.route(name) is not None
 
     def _watch_no_more(self, watched: str, watcher: str) -> None:
         self._far_watches.forget(watcher, watched)
