@@ -46,7 +46,7 @@ faults-audit: $(DEV) ## Lock, fill and kill the history's writer, for minutes
 
 .PHONY: faults
 faults: $(DEV) ## Kill, freeze and cut nodes and Redis under load, and count what was lost
-	@FAULTS_MESSAGES=100000 FAULTS_AGENTS=1000 FAULTS_SECONDS=300 \
+	@FAULTS_MESSAGES=100000 FAULTS_AGENTS=1000 FAULTS_SECONDS=300 FAULTS_RATE=4000 \
 	   $(BIN)/pytest -q --timeout 900 tests/faults/test_redis*.py $(ARGS)
 
 .PHONY: fuzz

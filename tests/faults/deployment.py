@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actorbus.bus.transports.redis.log import InboxLog
 from actorbus.redis_client import RedisServer
@@ -29,6 +29,10 @@ SENDERS = ("p", "q")
 DEADLINE = float(os.environ.get("FAULTS_SECONDS", "60"))
 AT_LENGTH = "FAULTS_SECONDS" in os.environ
 """Whether timings mean something: nothing else runs here."""
+
+RATE = float(os.environ.get("FAULTS_RATE", "0"))
+"""Messages in a second, so that nodes keep up and recovery is not the time that a backlog takes;
+0: as many as can be sent."""
 
 TTL = 2.0
 BEAT = TTL / 5
@@ -60,8 +64,8 @@ class Deployment:
         """Seconds, once it is known."""
         self.hold = folder / "hold"
         """While this file is there, no worker works."""
-        self._accepted, self._ran = folder / "accepted", folder / "ran"
-        for ledger in (self._accepted, self._ran):
+        self.ledger, self._ran = folder / "accepted", folder / "ran"
+        for ledger in (self.ledger, self._ran):
             ledger.touch()
         self.nodes: dict[str, subprocess.Popen[str]] = {}
         self.senders: list[subprocess.Popen[str]] = []
@@ -94,13 +98,13 @@ class Deployment:
         senders: Sequence[str] = SENDERS,
         url: str | None = None,
         size: int = 0,
-        rate: float = 0.0,
+        rate: float = RATE,
     ) -> list[subprocess.Popen[str]]:
         """Have so many messages of `size` bytes and more sent, `rate` in a second; 0: all."""
         count, each = str(messages // len(senders)), str(rate / len(senders))
         some = [
             self.start(
-                "redis_sender.py", url or self.url, name, str(self._accepted), count,
+                "redis_sender.py", url or self.url, name, str(self.ledger), count,
                 ",".join(agents), str(size), each,
             )
             for name in senders
@@ -130,8 +134,13 @@ class Deployment:
         known = zip(agents, self.log.known(agents), strict=True)
         return {name: one.node.partition("~")[0] if one else "" for name, one in known}
 
+    def tokens(self) -> dict[str, str]:
+        """By agent the token of its owner: a new one for each takeover."""
+        client: Any = self.server.client
+        return {name: client.hget(f"{self.log.tag(name)}:a:{name}", "tok") for name in AGENTS}
+
     def accepted(self) -> list[Entry]:
-        return _entries(self._accepted)
+        return _entries(self.ledger)
 
     def ran(self) -> list[Entry]:
         return _entries(self._ran)

@@ -32,7 +32,7 @@ def main(url: str, name: str, ledger: str, count: str, agents: str, size: str, r
             if float(rate):
                 time.sleep(max(0.0, began + (start + together) / float(rate) - time.monotonic()))
         if letters := node.dead_letters.list():
-            raise SystemExit(f"refused: {letters}")
+            raise SystemExit(f"{len(letters)} refused, such as {letters[0]}")
 
 
 if __name__ == "__main__":
