@@ -9,12 +9,14 @@ import typer
 
 import actorbus
 from actorbus.cli.agents import agents
+from actorbus.cli.ask import ask
 from actorbus.cli.audit import app as audit
 from actorbus.cli.demo import demo
 from actorbus.cli.doctor import doctor
 from actorbus.cli.keys import keys
 from actorbus.cli.node import node
 from actorbus.cli.nodes import nodes
+from actorbus.cli.send import send
 from actorbus.cli.terminal import write_whatever_it_is
 
 app = typer.Typer(
@@ -29,11 +31,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(agents)
+app.command()(ask)
 app.command()(demo)
 app.command()(doctor)
 app.command()(keys)
 app.command()(node)
 app.command()(nodes)
+app.command()(send)
 app.add_typer(audit, name="audit")
 
 

@@ -43,13 +43,14 @@ def deployment(bus: str, namespace: str | None) -> Iterator[tuple[RedisDirectory
     Without a server there, or with arguments that cannot be meant, it ends the program.
     """
     from actorbus.codec import Codec, TypeBook
-    from actorbus.redis_client import RedisServer
+    from actorbus.redis_client import Access, RedisServer, parsed
     from actorbus.registry.directories.redis import RedisDirectory
     from actorbus.settings import Settings
 
     try:
         settings = Settings() if namespace is None else Settings(namespace=namespace)
-        server = RedisServer(bus, name="actorbus-cli")
+        _, where = parsed(bus)
+        server = RedisServer(where, name="actorbus-cli", access=Access.of(settings))
     except (InvalidSettings, UnknownTransport) as error:
         terminal.fail(str(error), 2)
     except TransportUnavailable as error:
