@@ -24,7 +24,7 @@ class RemoteAnswer:
     def __init__(
         self,
         request: MessageId,
-        inbox: Inbox,
+        inbox: Inbox | None,
         *,
         value: Callable[[RemoteAnswer, Any], object],
         error: Callable[[RemoteAnswer, BaseException], object],
@@ -32,7 +32,7 @@ class RemoteAnswer:
     ) -> None:
         self.id = request
         self.inbox = inbox
-        """Of the agent that was asked."""
+        """Of the agent that was asked; None if nobody has its name."""
         self.settled = False
         self._value = value
         self._error = error
@@ -57,7 +57,7 @@ class RemoteAnswer:
         """Nobody waits any more: drop the message, or reach its handler."""
         if not self._settle():
             return False
-        owner = self.inbox.owner
+        owner = None if self.inbox is None else self.inbox.owner
         if owner is not None:
             owner.cancel(self)
         self._dropped(self)

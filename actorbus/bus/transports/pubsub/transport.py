@@ -37,6 +37,7 @@ from actorbus.bus.transports.pubsub.wire import (
     read_batch,
     read_error,
 )
+from actorbus.bus.transports.remote_answer import RemoteAnswer
 from actorbus.codec import ENVELOPE_LIMIT
 from actorbus.errors import (
     ActorbusError,
@@ -141,7 +142,7 @@ class PubSubTransport:
         self._view = View()
         self._revision = 0
         self._asked: dict[MessageId, tuple[str, Message[Any]]] = {}
-        self._taken: dict[tuple[str, MessageId], _Answer] = {}
+        self._taken: dict[tuple[str, MessageId], RemoteAnswer] = {}
         self._echoes: dict[int, threading.Event] = {}
         self._next_echo = count()
         self._expected: int | None = None
@@ -285,27 +286,31 @@ class PubSubTransport:
     def forget(self, waiter: Callable[[], object]) -> None:
         self._outbox.forget(waiter)
 
-    def reply(self, answer: _Answer, value: Any) -> None:
-        """Carry what a request came to, to the node that asked."""
-        try:
-            frame: Frame = [
-                Word.REPLY,
-                answer.id.to_bytes(16, "big"),
-                self._codec.encode_payload(value),
-            ]
-        except ActorbusError as error:
-            self.reply_error(answer, error)
-            return
-        self._answer(answer, frame, len(frame[2]))
+    def _owed(self, node: str, message: Message[Any], inbox: Inbox | None) -> RemoteAnswer:
+        """Where the answer to a request of another node goes."""
 
-    def reply_error(self, answer: _Answer, error: BaseException) -> None:
-        name, text, fields = error_fields(error)
-        frame = [Word.ERROR, answer.id.to_bytes(16, "big"), name, text, fields]
-        self._answer(answer, frame, len(pack_batch("", [frame])))
+        def value(answer: RemoteAnswer, value: Any) -> None:
+            try:
+                packed = self._codec.encode_payload(value)
+            except ActorbusError as problem:
+                error(answer, problem)
+                return
+            over(answer)
+            self._put_answer(node, [Word.REPLY, answer.id.to_bytes(16, "big"), packed], len(packed))
 
-    def _answer(self, answer: _Answer, frame: Frame, size: int) -> None:
-        self._taken.pop((answer.node, answer.id), None)
-        self._outbox.put(Outgoing(self._channel(answer.node), frame, size))
+        def error(answer: RemoteAnswer, error: BaseException) -> None:
+            name, text, fields = error_fields(error)
+            frame: Frame = [Word.ERROR, answer.id.to_bytes(16, "big"), name, text, fields]
+            over(answer)
+            self._put_answer(node, frame, len(pack_batch("", [frame])))
+
+        def over(answer: RemoteAnswer) -> None:
+            self._taken.pop((node, answer.id), None)
+
+        return RemoteAnswer(message.id, inbox, value=value, error=error, dropped=over)
+
+    def _put_answer(self, node: str, frame: Frame, size: int) -> None:
+        self._outbox.put(Outgoing(self._channel(node), frame, size))
 
     def _expect(self, message: Message[Any], node: str) -> None:
         if len(self._asked) >= self._most_asks:
@@ -595,17 +600,15 @@ class PubSubTransport:
             for inbox in self._audience_here(message):
                 self._offer(message, inbox)
             return
+        found = self._here.get(name)
         if message.kind is MessageKind.REQUEST:
-            answer = _Answer(self, node, message.id)
+            answer = self._owed(node, message, found)
             message.answer_to = answer
             self._taken[node, message.id] = answer
-        found = self._here.get(name)
         if found is None:
             unknown = UnknownRecipient(name, self._here.copy())
             self._fail(message, name, Reason.NO_SUCH_AGENT, unknown)
             return
-        if message.answer_to is not None:
-            message.answer_to.inbox = found
         self._offer(message, found)
         if getattr(found.owner, "parked", False) and message.answer_to is not None:
             found.owner.refuse_asks()
@@ -640,11 +643,8 @@ class PubSubTransport:
 
     def _cancelled(self, node: str, message_id: MessageId) -> None:
         answer = self._taken.pop((node, message_id), None)
-        if answer is None or not answer.claim():
-            return
-        owner = None if answer.inbox is None else answer.inbox.owner
-        if owner is not None and hasattr(owner, "cancel"):
-            owner.cancel(answer)
+        if answer is not None:
+            answer.cancel()
 
     def _undecodable(self, data: bytes, error: Undecodable) -> None:
         now = self._now()
@@ -736,70 +736,6 @@ class _Wire(_Remote):
 
     def offer(self, message: Message[Any]) -> Offered:
         return self._transport.send(message, None)
-
-
-class _Answer:
-    """Where the reply to a request of another node goes. Settled once."""
-
-    __slots__ = ("_callbacks", "_claim", "_transport", "id", "inbox", "node", "settled")
-
-    def __init__(self, transport: PubSubTransport, node: str, message_id: MessageId) -> None:
-        self._transport = transport
-        self._claim = [True]
-        self._callbacks: list[Callable[[], object]] = []
-        self.node = node
-        self.id = message_id
-        self.inbox: Inbox | None = None
-        self.settled = False
-
-    def claim(self) -> bool:
-        """Settle it. False if it was settled already."""
-        try:
-            self._claim.pop()
-        except IndexError:
-            return False
-        self.settled = True
-        self._call_back()
-        return True
-
-    def resolve(self, value: Any) -> bool:
-        if not self.claim():
-            return False
-        self._transport.reply(self, value)
-        return True
-
-    def fail(self, error: BaseException) -> bool:
-        if not self.claim():
-            return False
-        self._transport.reply_error(self, error)
-        return True
-
-    def forward(self, inner: Any) -> None:
-        """Answer with whatever `inner`, a reply, comes to."""
-        if self.settled:
-            inner.cancel()
-        else:
-            inner.then(lambda: self._adopt(inner))
-
-    def _adopt(self, inner: Any) -> None:
-        value, error = inner.outcome()
-        if error is None:
-            self.resolve(value)
-        else:
-            self.fail(error)
-
-    def then(self, callback: Callable[[], object]) -> None:
-        self._callbacks.append(callback)
-        if self.settled:
-            self._call_back()
-
-    def _call_back(self) -> None:
-        while self._callbacks:
-            try:
-                callback = self._callbacks.pop(0)
-            except IndexError:
-                return
-            callback()
 
 
 def _read_id(data: bytes) -> MessageId:
