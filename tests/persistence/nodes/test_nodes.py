@@ -181,6 +181,23 @@ def test_an_error_is_recorded_where_it_was_raised(
     )
 
 
+def test_a_broadcast_ends_on_each_node_where_somebody_heard_it(deployment: Deployment) -> None:
+    speaker, *others = (deployment.start(name) for name in ("here", "there", "beyond"))
+    for node in others:
+        node.spawn(Pricing, name=f"pricing-{node.name}")
+
+    speaker.broadcast("gold")
+
+    views = deployment.told(lambda views: len(views) == 1 and len(views[0].deliveries) == 2)
+    assert views[0].node == "here"
+    assert {(one.recipient, one.node, one.reason) for one in views[0].deliveries} == {
+        ("pricing-there", "there", Reason.REJECTED),
+        ("pricing-beyond", "beyond", Reason.REJECTED),
+    }
+    assert {one.count for one in deployment.audit.talk()} == {1}
+    assert deployment.audit.verify().findings == ()
+
+
 def test_a_conversation_over_three_nodes_replays_in_one_process(
     deployment: Deployment, three: dict[str, Node]
 ) -> None:
