@@ -24,12 +24,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel
 
+from actorbus.bus.transports.errors_in_transit import (
+    error_fields,
+    read_error,
+)
 from actorbus.bus.transports.pubsub.wire import (
     Word,
-    error_fields,
     pack_batch,
     read_batch,
-    read_error,
 )
 from actorbus.bus.transports.redis.letters import (
     pack_error,

@@ -28,14 +28,16 @@ from typing import TYPE_CHECKING, Any, Final
 from actorbus.bus.mailbox import MailboxPolicy, Refusal
 from actorbus.bus.routing import Route, Router
 from actorbus.bus.transport import Guarantee, Guarantees
+from actorbus.bus.transports.errors_in_transit import (
+    error_fields,
+    read_error,
+)
 from actorbus.bus.transports.pubsub.outbox import Outbox, Outgoing, batches
 from actorbus.bus.transports.pubsub.view import View
 from actorbus.bus.transports.pubsub.wire import (
     Word,
-    error_fields,
     pack_batch,
     read_batch,
-    read_error,
 )
 from actorbus.bus.transports.remote_answer import RemoteAnswer
 from actorbus.codec import ENVELOPE_LIMIT

@@ -20,7 +20,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
 
-from actorbus.bus.transports.pubsub.wire import error_fields, read_error
+from actorbus.bus.transports.errors_in_transit import (
+    LONGEST_ERROR,
+    error_fields,
+    read_error,
+)
 from actorbus.errors import InvalidName, Undecodable, Untrusted
 from actorbus.message import MessageId, check_name
 
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
     from actorbus.message import Message
 
 _ID: Final = 16
-_ERROR_LIMIT: Final = 1 << 16
 
 
 class Word(IntEnum):
@@ -171,8 +174,8 @@ def _read_stop(data: bytes) -> StopAgent:
 
 
 def _read_error(agent: str, data: bytes) -> ActorbusError:
-    if len(data) > _ERROR_LIMIT:
-        raise Undecodable(f"an error of {len(data):,} bytes, the limit is {_ERROR_LIMIT:,}")
+    if len(data) > LONGEST_ERROR:
+        raise Undecodable(f"an error of {len(data):,} bytes, the limit is {LONGEST_ERROR:,}")
     try:
         fields = msgpack.unpackb(data, strict_map_key=True, max_ext_len=0)
     except Exception as error:  # noqa: BLE001 - the unpacker's errors have no common root

@@ -12,14 +12,16 @@ import pytest
 
 from actorbus.bus.routing import Route
 from actorbus.bus.transport import Guarantee, Guarantees
+from actorbus.bus.transports.errors_in_transit import (
+    LONGEST_ERROR,
+    error_fields,
+    read_error,
+)
 from actorbus.bus.transports.pubsub import PUBSUB, PubSubTransport
 from actorbus.bus.transports.pubsub.outbox import Outbox, Outgoing
 from actorbus.bus.transports.pubsub.wire import (
-    LONGEST_ERROR,
     Word,
-    error_fields,
     pack_batch,
-    read_error,
 )
 from actorbus.codec import Codec, TypeBook
 from actorbus.errors import (
