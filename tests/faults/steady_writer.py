@@ -1,6 +1,8 @@
-"""A process that records messages at a steady pace until it is killed, and never flushes.
+"""Processes that record messages at a steady pace until they are killed, and never flush.
 
-Each line on its output says at once that recording a message returned: its number, and when.
+For each URL on its input, this one forks a writer: importing it all takes longer than a writer
+lives. Its lines say its process, then at once that recording a message returned, which and when,
+and in the end that it is dead.
 """
 
 from __future__ import annotations
@@ -9,17 +11,29 @@ import os
 import sys
 import time
 from itertools import count
+from typing import NoReturn
 
 from actorbus.clock import SystemClock
 from actorbus.message import IdSource
 from actorbus.persistence.audit import Audit
+from actorbus.persistence.recorder import Recorder  # noqa: F401 - so that no writer has to
 from actorbus.settings import Settings
 from actorbus.telemetry import Telemetry
 
 _PAUSE = 0.0005
 
 
-def main(url: str) -> None:
+def main() -> None:
+    for line in sys.stdin:
+        writer = os.fork()
+        if not writer:
+            write(line.strip())
+        os.waitpid(writer, 0)
+        os.write(1, b"dead\n")
+
+
+def write(url: str) -> NoReturn:
+    os.write(1, b"%d\n" % os.getpid())
     clock = SystemClock()
     recorder = Audit(url).record(
         node="writer", settings=Settings(), telemetry=Telemetry(), clock=clock
@@ -33,7 +47,8 @@ def main(url: str) -> None:
         recorder.handled(made, now, now)
         os.write(1, b"%d %.6f\n" % (number, time.time()))
         time.sleep(_PAUSE)
+    raise AssertionError
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

@@ -426,12 +426,12 @@ def test_a_killed_writer_loses_at_most_its_last_interval(node: Node) -> None:
 
 
 def test_a_killed_writer_loses_at_most_one_interval_and_a_batch(
-    node: Node, figures: list[Figure]
+    node: Node, writers: subprocess.Popen[bytes], figures: list[Figure]
 ) -> None:
     ages: list[float] = []
     lost: list[int] = []
     for turn in range(ROUNDS):
-        sent, killed_at = killed_at_work(node.path, after=300 + 37 * turn)
+        sent, killed_at = killed_at_work(writers, node.path, after=300 + 37 * turn)
 
         node.record().close(30)
 
@@ -448,18 +448,31 @@ def test_a_killed_writer_loses_at_most_one_interval_and_a_batch(
     assert max(ages) <= INTERVAL + BATCH + (0 if UNDISTURBED else SLACK)
 
 
-def killed_at_work(path: Path, *, after: int) -> tuple[list[tuple[int, float]], float]:
-    """What a steady writer had sent, each with its time, when it was killed, and when that was."""
+@pytest.fixture
+def writers() -> Iterator[subprocess.Popen[bytes]]:
+    """The process that forks steady writers."""
     with subprocess.Popen(
-        [sys.executable, str(STEADY_WRITER), f"sqlite:///{path}"], stdout=subprocess.PIPE
-    ) as writer:
-        assert writer.stdout is not None
-        said = [writer.stdout.readline() for _ in range(after)]
-        killed_at = time.time()
-        writer.send_signal(signal.SIGKILL)
-        said += writer.stdout.readlines()
-    words = [line.split() for line in said if line.endswith(b"\n")]
-    return [(int(number), float(at)) for number, at in words], killed_at
+        [sys.executable, str(STEADY_WRITER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        yield process
+        process.kill()  # a writer that is left ends when nobody listens any more
+
+
+def killed_at_work(
+    writers: subprocess.Popen[bytes], path: Path, *, after: int
+) -> tuple[list[tuple[int, float]], float]:
+    """What a steady writer had sent, each with its time, when it was killed, and when that was."""
+    assert writers.stdin is not None
+    assert writers.stdout is not None
+    writers.stdin.write(f"sqlite:///{path}\n".encode())
+    writers.stdin.flush()
+    writer = int(writers.stdout.readline())
+    said = [writers.stdout.readline() for _ in range(after)]
+    killed_at = time.time()
+    os.kill(writer, signal.SIGKILL)
+    said += iter(writers.stdout.readline, b"dead\n")
+    sent = [line.split() for line in said]
+    return [(int(number), float(at)) for number, at in sent], killed_at
 
 
 def test_what_a_killed_node_spilled_another_node_writes_and_both_chains_verify(
