@@ -74,8 +74,9 @@ def read_envelope(
         type_name,
         payload,
     ) = frame
+    own_id = _read_id(id)
     return Message(
-        id=_read_id(id),
+        id=own_id,
         kind=_KINDS.get(kind) or MessageKind(_read(str, kind)),
         sender=None if sender is None else agent_name(sender),
         recipient=None if recipient is None else agent_name(recipient),
@@ -84,7 +85,7 @@ def read_envelope(
         priority=_PRIORITIES[priority],
         created_at=_read_time(created_at),
         deadline=None if deadline is None else _read_time(deadline),
-        correlation_id=_read_id(correlation_id),
+        correlation_id=own_id if correlation_id == id else _read_id(correlation_id),
         causation_id=None if causation_id is None else _read_id(causation_id),
         run_id=None if run_id is None else run_name(run_id),
         attempt=_read_count(attempt),
@@ -103,7 +104,7 @@ def _read(kind: type[_T], value: Any) -> _T:
 def _read_id(value: Any) -> MessageId:
     if type(value) is not bytes or len(value) != 16:
         raise ValueError
-    return MessageId(int.from_bytes(value, "big"))
+    return int.from_bytes(value, "big")  # type: ignore[return-value]
 
 
 def _read_time(value: Any) -> float:

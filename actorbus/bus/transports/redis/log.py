@@ -84,6 +84,9 @@ class Sent(NamedTuple):
     1 if it is known that the agent ended."""
 
 
+_TAKEN: Final = Sent(Taken.OK)
+
+
 class Cursor(NamedTuple):
     """How far an owner has read a level: the next position, and the id before it."""
 
@@ -268,7 +271,7 @@ class InboxLog:
         by_tag: dict[str, list[int]] = {}
         for at, message in enumerate(messages):
             by_tag.setdefault(self.tag(message.agent), []).append(at)
-        answers: list[Sent] = [Sent(Taken.OK)] * len(messages)
+        answers: list[Sent] = [_TAKEN] * len(messages)
         for tag, mine in by_tag.items():
             for start in range(0, len(mine), MOST_AT_ONCE):
                 some = mine[start : start + MOST_AT_ONCE]
@@ -301,6 +304,27 @@ class InboxLog:
         if told[0] == b"OWNED":
             raise OwnedBy(agent, decoded(told[1]))
         return self._ownership(agent, node, told)
+
+    def acquire_and_ask(
+        self,
+        agent: str,
+        node: str,
+        question: tuple[Script, tuple[Any, ...]],
+        *,
+        ttl: float,
+        terms: Terms | None = None,
+    ) -> tuple[Ownership, Any]:
+        """``acquire``, and what a script that only reads says after it, in one round trip.
+
+        Raises:
+            OwnedBy: as ``acquire``.
+        """
+        told, answer = self._run_all(
+            [(self._own, self._acquiring(agent, node, ttl, terms)), question]
+        )
+        if told[0] == b"OWNED":
+            raise OwnedBy(agent, decoded(told[1]))
+        return self._ownership(agent, node, told), answer
 
     def acquire_many(
         self, agents: Sequence[str], node: str, *, ttl: float
@@ -669,9 +693,9 @@ def _giving(ownership: Ownership, what: str) -> tuple[str, str, str, str]:
 
 
 def _sent(word: bytes) -> Sent:
+    if word in (b"OK", b"DUP"):
+        return _TAKEN
     name, _, number = word.decode().partition(" ")
-    if name == "DUP":
-        return Sent(Taken.OK)
     return Sent(Taken(name), int(number or 0))
 
 
