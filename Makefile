@@ -49,6 +49,10 @@ faults: $(DEV) ## Kill, freeze and cut nodes and Redis under load, and count wha
 	@FAULTS_MESSAGES=100000 FAULTS_AGENTS=1000 FAULTS_SECONDS=300 FAULTS_RATE=4000 \
 	   $(BIN)/pytest -q --timeout 900 tests/faults/test_redis*.py $(ARGS)
 
+.PHONY: soak
+soak: $(DEV) ## Run a million messages in ten minutes, and see what grows
+	@$(BIN)/python -m tests.faults.soak $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(DEV) ## Read 100,000 hostile frames with each reader; ARGS="-k payload" picks one
 	@FUZZ_FRAMES=100000 $(BIN)/pytest -q --timeout 900 tests/faults/test_bytes.py $(ARGS)

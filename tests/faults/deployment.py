@@ -116,7 +116,11 @@ class Deployment:
 
     def has_run(self, count: int) -> None:
         """Wait until so many runs are in the ledger."""
-        self.wait(lambda: self._ran.read_bytes().count(b"\n") >= count, f"{count} runs")
+        self.wait(lambda: self.count() >= count, f"{count} runs")
+
+    def count(self) -> int:
+        """How many runs there are."""
+        return self._ran.read_bytes().count(b"\n")
 
     def finish(self, *, senders_too: bool = True) -> None:
         """Wait until all is sent and run."""
