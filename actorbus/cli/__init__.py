@@ -11,6 +11,7 @@ import actorbus
 from actorbus.cli.agents import agents
 from actorbus.cli.ask import ask
 from actorbus.cli.audit import app as audit
+from actorbus.cli.dead_letters import app as dead_letters
 from actorbus.cli.demo import demo
 from actorbus.cli.doctor import doctor
 from actorbus.cli.keys import keys
@@ -39,6 +40,7 @@ app.command()(node)
 app.command()(nodes)
 app.command()(send)
 app.add_typer(audit, name="audit")
+app.add_typer(dead_letters, name="dead-letters")
 
 
 def main() -> None:

@@ -123,6 +123,18 @@ class Codec:
             )
         return data
 
+    def edited(self, data: bytes, **changes: Any) -> bytes:
+        """The message `data` with fields of its envelope changed, and its payload as it is.
+
+        So it keeps the names of classes that this process does not know.
+
+        Raises:
+            Undecodable: for any reason at all; the payload is not looked at.
+        """
+        message = self._envelope(data)
+        edited = message.copy(**changes)
+        return pack_frame(envelope_fields(edited, message.payload))
+
     def decode(self, data: bytes, *, shift: float = 0.0) -> Message[Any]:
         """The message that `data` was made of, its times less `shift`.
 
@@ -131,13 +143,17 @@ class Codec:
         Raises:
             Undecodable: for any reason at all.
         """
-        frame = unpack_frame(data, self.limit + ENVELOPE_LIMIT, fields=MESSAGE_FIELDS)
-        try:
-            message = read_envelope(frame, self._agent_name, self._run_name)
-        except Exception as error:  # noqa: BLE001 - whatever a wrong envelope trips over
-            raise Undecodable(f"a wrong envelope: {type(error).__name__}") from None
+        message = self._envelope(data)
         message.payload = self.decode_payload(message.payload)
         message.created_at -= shift
         if message.deadline is not None:
             message.deadline -= shift
         return message
+
+    def _envelope(self, data: bytes) -> Message[Any]:
+        """The message, its payload still packed."""
+        frame = unpack_frame(data, self.limit + ENVELOPE_LIMIT, fields=MESSAGE_FIELDS)
+        try:
+            return read_envelope(frame, self._agent_name, self._run_name)
+        except Exception as error:  # noqa: BLE001 - whatever a wrong envelope trips over
+            raise Undecodable(f"a wrong envelope: {type(error).__name__}") from None

@@ -98,16 +98,34 @@ def read_message(codec: Codec, blob: bytes, shift: float) -> tuple[Message[Any],
     Raises:
         Undecodable: for any reason at all.
     """
-    asker, start = None, 1
-    if blob[:1] != _MAIL:
-        if len(blob) < 2 or blob[0] != Word.ASK:
-            raise Undecodable("no message for an agent")
-        start = 2 + blob[1]
-        try:
-            asker = blob[2:start].decode()
-        except UnicodeDecodeError:
-            raise Undecodable("the name of the node that asks is no text") from None
-    return codec.decode(blob[start:], shift=shift), asker
+    asker, data = _opened(blob)
+    return codec.decode(data, shift=shift), asker
+
+
+def packed(blob: bytes) -> bytes:
+    """The message alone, as the codec packed it.
+
+    Raises:
+        Undecodable: it is none.
+    """
+    return _opened(blob)[1]
+
+
+def as_mail(data: bytes) -> bytes:
+    """What the codec packed, as a message that nobody waits for an answer to."""
+    return _MAIL + data
+
+
+def _opened(blob: bytes) -> tuple[str | None, bytes]:
+    if blob[:1] == _MAIL:
+        return None, blob[1:]
+    if len(blob) < 2 or blob[0] != Word.ASK:
+        raise Undecodable("no message for an agent")
+    start = 2 + blob[1]
+    try:
+        return blob[2:start].decode(), blob[start:]
+    except UnicodeDecodeError:
+        raise Undecodable("the name of the node that asks is no text") from None
 
 
 def check_claims(message: Message[Any], asker: str | None, node: str, item: Item) -> None:
