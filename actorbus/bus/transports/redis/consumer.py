@@ -98,6 +98,8 @@ class Consumer:
         self._readings: dict[str, tuple[Reading, Recipient]] = {}
         self._hungry: dict[str, None] = {}
         """Agents that may have messages to fetch."""
+        self._early: set[str] = set()
+        """Agents that have had messages since the last sweep, and are not read for yet."""
         self._owing: dict[str, float] = {}
         """Agents with something to acknowledge, and since when."""
         self._rung = True
@@ -132,8 +134,11 @@ class Consumer:
         with self._changed:
             reading = Reading(ownership, most) if after is None else after.renewed(ownership)
             self._readings[ownership.agent] = (reading, recipient)
-            self._hungry[ownership.agent] = None
-            self._changed.notify_all()
+            # What comes to a new agent from now on rings: many that wait for work cost nothing.
+            is_empty = ownership.fresh and not ownership.depth and after is None
+            if not is_empty or ownership.agent in self._early:
+                self._hungry[ownership.agent] = None
+                self._changed.notify_all()
 
     def done(self, agent: str, message_id: bytes, letter: Letter | None = None) -> bool:
         """A message is over, as `letter` says if it was not handled.
@@ -258,8 +263,11 @@ class Consumer:
         return found is not None and found[0].waiting * 2 <= self._window
 
     def _sweep(self) -> None:
+        with self._changed:
+            self._early.clear()  # before it is asked: who rings meanwhile may not be in the answer
         ready = self._log.ready(self._node)
         with self._changed:
+            self._early.update(one for one in ready if one not in self._readings)
             for agent in ready:
                 if agent in self._readings:
                     self._hungry[agent] = None
@@ -475,6 +483,8 @@ class Consumer:
             for name in map(decoded, what[3:].split(b" ")):
                 if name in self._readings:
                     self._hungry[name] = None
+                else:
+                    self._early.add(name)
             self._changed.notify_all()
 
     def _ring(self) -> None:

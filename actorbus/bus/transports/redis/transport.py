@@ -344,8 +344,11 @@ class RedisTransport:
         with self._lock:
             if self._here.setdefault(name, arrivals) is not arrivals:
                 raise NameTaken(name)
+        asked = self._topics.entering(name)
         try:
-            ownership = self.log.acquire(name, self.node, ttl=self._ttl, terms=terms)
+            ownership, told = self.log.acquire_and_ask(
+                name, self.node, asked.call, ttl=self._ttl, terms=terms
+            )
         except BaseException as error:
             with self._lock:
                 del self._here[name]
@@ -357,7 +360,8 @@ class RedisTransport:
             self._mail.trust.forget(name)
         try:
             before = self._before.pop(name, None) or ownership.before or None
-            self._follow(arrivals, before, subscriptions)
+            if before or not self._topics.enter(name, asked, told, subscriptions):
+                self._follow(arrivals, before, subscriptions)
         except BaseException:
             with self._lock:
                 del self._here[name]

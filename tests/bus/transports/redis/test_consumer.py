@@ -124,6 +124,46 @@ def test_many_agents_are_served(log: InboxLog, consumer: Consumer, way: Way) -> 
     assert {tuple(agent.found) for agent in agents} == {("one", "two")}
 
 
+def test_what_came_between_owning_an_agent_and_reading_for_it_waits_for_no_sweep(
+    log: InboxLog, server: RedisServer, way: Way
+) -> None:
+    consumer = Consumer(log, server, "n1", sweep=1_000.0)
+    consumer.start()
+    agent = Agent(consumer, "a")
+    ownership = log.acquire("a", "n1", ttl=10)
+    way.send("a", "early")
+    wait_until(lambda: "a" in consumer._early)
+
+    consumer.read(ownership, agent)
+    way.send("a", "late")
+
+    assert agent.has(2)
+    assert agent.found == ["early", "late"]
+    consumer.close(DEADLINE)
+
+
+def test_reading_for_new_agents_asks_the_server_nothing(
+    log: InboxLog, server: RedisServer, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetches: list[int] = []
+    exchange = log.exchange
+
+    def count_and_exchange(done: Any, wanted: Sequence[Any], **how: int) -> Any:
+        fetches.append(len(wanted))
+        return exchange(done, wanted, **how)
+
+    monkeypatch.setattr(log, "exchange", count_and_exchange)
+    consumer = Consumer(log, server, "n1")
+    consumer.start()
+
+    agents = [own(log, consumer, f"a{number}") for number in range(100)]
+    way.send("a50", "hello")
+
+    assert agents[50].has(1)
+    assert sum(fetches) <= 10
+    consumer.close(DEADLINE)
+
+
 def test_what_is_not_done_is_not_acknowledged_and_the_window_is_kept(
     log: InboxLog, server: RedisServer, way: Way
 ) -> None:

@@ -236,6 +236,23 @@ class Following:
         if has_point or follower.alone is not None:
             self._busy[agent] = follower
 
+    def add_new(self, agent: str, at: Point, rewinds: int) -> bool:
+        """An agent follows that the server was told nothing of, and need not be.
+
+        That is so where `at` is the node's watermark, as it was and as it is to be. False: it
+        does not follow, and the server must be told.
+        """
+        is_known = self.watermark == at and self._save is None and not self._anew
+        if rewinds != self.rewinds or not is_known or at > self.read:
+            return False
+        self.add(agent, at, has_point=False)
+        return True
+
+    @property
+    def rewinds(self) -> int:
+        """How often the log was found to be another."""
+        return self._log
+
     def begin(self, agent: str) -> None:
         if agent in self._followers:
             self._followers[agent].ending = False

@@ -35,6 +35,7 @@ TOPICS: Final = " topics"
 """Where events are sent to. No agent can have the name: it begins with a space."""
 _KEPT: Final = 7 * 24 * 3_600
 """Seconds for which a node that says no more is remembered."""
+_PAGE: Final = 500
 _EXPIRY: Final = 13
 _HEAD: Final = _EXPIRY + 1
 _LENGTH: Final = 2
@@ -157,6 +158,7 @@ class TopicLog:
         """The channel that rings when something was published."""
         self._read = _script("read")
         self._keep = _script("keep")
+        self._enter = _script("enter")
         self._trim = _script("trim")
 
     def ring(self) -> None:
@@ -192,6 +194,10 @@ class TopicLog:
         word, *rest = told.decode().split(" ")
         return Answer(word, tuple(rest))
 
+    def entering(self, node: str, agent: str) -> tuple[Script, tuple[str, ...]]:
+        """The call of ``enter.lua``, to be sent with others; ``entrance`` reads its answer."""
+        return self._enter, (self._tag, encoded(node), encoded(agent))
+
     def trim(self, node: str, producer: str) -> int:
         """Drop what is beyond the bounds, and say that `node` goes on; how many entries went."""
         with self._server.errors():
@@ -222,6 +228,26 @@ class TopicLog:
             if not point.startswith(b">")
         }
 
+    def end(self) -> Point:
+        """Where the next entry will come. For people; readers are told with what they read."""
+        with self._server.errors():
+            number, ms = self._client.hmget(f"{self._tag}:t", ["n", "ms"])
+        return Point(int(number or 0), int(ms or 0))
+
+    def newest(self, limit: int) -> list[Entry | Broken]:
+        """The newest entries, newest first. For people."""
+        found: list[Entry | Broken] = []
+        before = "+"
+        with self._server.errors():
+            while len(found) < limit:
+                count = min(_PAGE, limit - len(found))
+                page: Any = self._client.xrevrange(f"{self._tag}:t:log", before, "-", count=count)
+                found += [_entry(point_of(at.decode()), fields[b"e"]) for at, fields in page]
+                if len(page) < count:
+                    break
+                before = f"({page[-1][0].decode()}"
+        return found
+
     @property
     def _client(self) -> Redis:
         return self._server.client
@@ -238,6 +264,12 @@ def saving(save: Save) -> list[Any]:
         *(word for agent, point in save.points for word in (encoded(agent), str(point))),
         *map(encoded, save.cleared),
     ]
+
+
+def entrance(told: Sequence[Any]) -> Point | None:
+    """The end of the log, if an agent can begin there without a word to the server."""
+    last, is_there = told
+    return point_of(last.decode()) if is_there else None
 
 
 def point_of(text: str) -> Point:

@@ -14,12 +14,12 @@ import contextlib
 import random
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from actorbus.bus.transports.redis.log import Fenced
 from actorbus.bus.transports.redis.topics.audience import Audience, is_like, read_back, written
 from actorbus.bus.transports.redis.topics.following import Following, Missed
-from actorbus.bus.transports.redis.topics.log import START, Rewound, point_of, saving
+from actorbus.bus.transports.redis.topics.log import START, Rewound, entrance, point_of, saving
 from actorbus.bus.transports.redis.topics.record import Lost, Record, Rewritten
 from actorbus.errors import TransportUnavailable, Undecodable
 from actorbus.redis_client import encoded
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from actorbus.bus.routing import Route
     from actorbus.bus.transports.redis.topics.log import Broken, Entry, Point, TopicLog
     from actorbus.codec import Codec
-    from actorbus.redis_client import RedisServer
+    from actorbus.redis_client import RedisServer, Script
 
 T = TypeVar("T")
 
@@ -66,6 +66,13 @@ class Recipients(Protocol):
 
     def broken_event(self, broken: Broken) -> None:
         """Bytes in the log that none of us wrote; nobody gets them."""
+
+
+class Entering(NamedTuple):
+    """A question that ``TopicReader.enter`` wants the answer to."""
+
+    call: tuple[Script, tuple[Any, ...]]
+    rewinds: int
 
 
 class TopicReader:
@@ -189,6 +196,33 @@ class TopicReader:
                     self._rung = True
                     self._changed.notify_all()
         return known
+
+    def entering(self, agent: str) -> Entering:
+        """What to ask the server, along with something else, of an agent that begins."""
+        with self._changed:
+            return Entering(self._log.entering(self._node, agent), self._following.rewinds)
+
+    def enter(
+        self, agent: str, asked: Entering, told: Sequence[Any], routes: Iterable[Route]
+    ) -> bool:
+        """A new agent gets broadcasts from when it was `asked`, and what it subscribes to.
+
+        It costs no round trip, where the server has nothing to keep of the agent. False: it
+        has, so the agent is to ``join`` or to ``resume``, and to ``declare`` its `routes`.
+        """
+        at = entrance(told)
+        if at is None:
+            return False
+        for route in routes:
+            self.declare(route)
+        with self._changed:
+            if self._following.add_new(agent, at, asked.rewinds):
+                if at < self._following.read:
+                    self._rung = True
+                    self._changed.notify_all()
+                return True
+        self._audience.forget(agent)
+        return False
 
     def begin(self, agents: Iterable[str]) -> None:
         """Agents that were to wait until their subscriptions are made get what is theirs."""

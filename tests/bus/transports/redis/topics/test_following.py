@@ -64,6 +64,54 @@ def done(one: Following, agent: str, *many: int) -> None:
         assert one.done(agent, str(number).encode().rjust(16, b"0"))
 
 
+class TestNewAgents:
+    def test_one_gets_what_was_read_for_others_since_it_began(self) -> None:
+        one = following("b")
+        one.came(found([entry(1), entry(2)]), NAMED)
+
+        assert one.add_new("a", START, one.rewinds)
+        assert one.lags(9) == {START: ["a"]}
+        one.came_alone(["a"], START, found([entry(1), entry(2)]), NAMED)
+
+        assert numbers(one) == {"a": [1, 2]}
+
+    def test_one_holds_the_watermark_where_it_began(self) -> None:
+        one = following()
+        assert one.add_new("a", START, one.rewinds)
+
+        one.came(found([entry(1)]), NAMED)
+
+        assert one.to_save() is None
+        numbers(one)
+        done(one, "a", 1)
+        save = one.to_save()
+        assert save is not None
+        assert save.watermark == entry(1).point
+
+    def test_the_server_must_be_told_of_one_that_is_not_at_the_watermark(self) -> None:
+        one = following("b")
+        one.came(found([entry(1, ["b"])]), NAMED)
+        numbers(one)
+        done(one, "b", 1)
+
+        assert not one.add_new("a", entry(1).point, one.rewinds)  # it is not there yet
+        one.to_save()
+        assert not one.add_new("a", START, one.rewinds)  # it may be gone from there by now
+        one.saved()
+        assert not one.add_new("a", START, one.rewinds)
+
+        assert one.add_new("a", entry(1).point, one.rewinds)
+        assert set(one.agents) == {"a", "b"}
+
+    def test_the_server_must_be_told_of_one_that_began_in_another_log(self) -> None:
+        one = following("b")
+        before = one.rewinds
+        one.rewound(Rewound(START, None))
+
+        assert not one.add_new("a", START, before)
+        assert "a" not in one.agents
+
+
 class TestHandingOut:
     def test_events_go_to_those_they_name_each_once(self) -> None:
         one = following("a", "b")

@@ -47,6 +47,7 @@ class Node:
         self.is_dead = False
         self._changed = threading.Condition()
         retention = {key: options.pop(key) for key in ("most", "age") if key in options}
+        self.name = name
         self.topics = TopicLog(server, log, **retention)
         self.reader = TopicReader(
             self.topics,
@@ -157,6 +158,77 @@ def wait_until(happened: Callable[[], object]) -> None:
     while not happened():
         assert time.monotonic() < give_up, "it did not happen"
         time.sleep(0.005)
+
+
+def enter(deployment: Deployment, node: Node, agent: str, *patterns: str) -> bool:
+    """A new agent begins with what it subscribes to, if it may without a call of its own."""
+    asked = node.reader.entering(agent)
+    _, told = deployment.log.acquire_and_ask(agent, node.name, asked.call, ttl=10)
+    return node.reader.enter(agent, asked, told, [Route(agent, one) for one in patterns])
+
+
+class TestEntering:
+    def test_a_new_agent_gets_what_comes_from_then_on_and_nothing_before(
+        self, deployment: Deployment
+    ) -> None:
+        node = deployment.node()
+        node.reader.join(["witness"])
+        deployment.publish("before")
+        assert node.has("witness", 1)
+
+        wait_until(lambda: enter(deployment, node, "a", "prices.>"))
+        deployment.publish("after")
+        deployment.publish(1, topic="prices.eur")
+        deployment.publish(2, topic="orders.eur")
+        deployment.publish("last")
+
+        assert node.has_had("a", "last")
+        assert node.found["a"] == ["after", 1, "last"]
+
+    def test_a_broadcast_that_was_not_read_yet_is_not_for_who_comes_after_it(
+        self, deployment: Deployment
+    ) -> None:
+        node = deployment.node(bells=False, sweep=1_000.0)
+        deployment.publish("before")
+
+        assert not enter(deployment, node, "a")  # so it is to join
+        node.reader.join(["a"])
+        deployment.publish("after")
+        node.reader._ring()
+
+        assert node.has("a", 1)
+        assert node.found["a"] == ["after"]
+
+    def test_an_agent_of_which_something_is_kept_does_not_enter_as_new(
+        self, deployment: Deployment
+    ) -> None:
+        one, two = deployment.node("n1"), deployment.node("n2")
+        one.reader.join(["parked", "subscribed", "moved"])
+        one.reader.subscribe(Route("subscribed", "prices.>"))
+        one.reader.lost(["subscribed"])
+        one.reader.park(["parked"], 1.0)
+        two.reader.resume({"moved": "n1"})
+        one.reader.lost(["moved"])
+
+        entered = {name: enter(deployment, one, name) for name in ("parked", "subscribed", "moved")}
+
+        assert entered == {"parked": False, "subscribed": False, "moved": False}
+        assert one.reader.subscriptions("parked") == []
+        wait_until(lambda: enter(deployment, one, "new"))
+
+    def test_who_died_before_a_word_of_a_new_agent_is_followed_from_where_that_began(
+        self, deployment: Deployment
+    ) -> None:
+        one = deployment.node("n1")
+        wait_until(lambda: enter(deployment, one, "a"))
+        one.die()
+        deployment.publish("missed")
+
+        two = deployment.node("n2")
+        two.reader.resume({"a": "n1"})
+
+        assert two.has("a", 1)
+        assert two.found["a"] == ["missed"]
 
 
 class TestDelivery:
