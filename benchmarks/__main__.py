@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -14,19 +15,25 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from benchmarks import machine, report, workloads
 from benchmarks.harness import Job, Measurement, kinds_of_cores, measure, plan
+from benchmarks.redis.server import GIVEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from benchmarks.workload import Workload
+
 _REPEATS: Final = 3
 _WIDTH_OF_A_FILE: Final = 110
 _INTERRUPTED: Final = 130
+_ALL_ON_REDIS: Final = "redis"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0 all was measured, 1 a measurement failed, 130 interrupted."""
     options = _parser().parse_args(arguments)
-    chosen = [workloads.load(name) for name in options.names or workloads.NAMES]
+    if options.redis:
+        os.environ[GIVEN] = options.redis
+    chosen = [workloads.load(name) for name in _names(options.names)]
     kinds = kinds_of_cores(only_one=options.one_core)
     repeats = options.repeats or (1 if options.quick else _REPEATS)
     facts = machine.facts()
@@ -41,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     out = Console(width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE)
     report.show(out, facts, chosen, measurements, kinds)
+    for line in _left_out(chosen):
+        print(line, file=sys.stderr)
     if options.json:
         raw = report.as_json(facts, chosen, measurements, kinds)
         options.json.write_text(json.dumps(raw, indent=1) + "\n")
@@ -82,17 +91,40 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         type=_workload,
         metavar="NAME",
-        help=f"what to measure, all if not said: {', '.join(workloads.NAMES)}",
+        help="what to measure, all that need no Redis if not said; redis: all that do:"
+        f" {', '.join(workloads.NAMES)}",
     )
     parser.add_argument("--quick", action="store_true", help="a quarter of the work, once; < 60 s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every measurement there")
+    parser.add_argument(
+        "--redis",
+        metavar="URL",
+        help="an empty database of a Redis to measure on, else one is started; it is emptied",
+    )
     parser.add_argument("--one-core", action="store_true", help="leave out the free cores")
     parser.add_argument("--repeats", type=_positive, metavar="N", help=f"default {_REPEATS}")
     return parser
 
 
+def _names(given: Sequence[str]) -> list[str]:
+    if not given:
+        return [name for name in workloads.NAMES if name not in workloads.REDIS]
+    found = [
+        name for one in given for name in (workloads.REDIS if one == _ALL_ON_REDIS else (one,))
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _left_out(chosen: Sequence[Workload]) -> list[str]:
+    missing = {case.name for one in chosen for case in one.cases if not case.can_run()}
+    return [
+        f"left out: {name} is not installed; pip install -e '.[bench-peers]' brings it"
+        for name in sorted(missing)
+    ]
+
+
 def _workload(name: str) -> str:
-    if name in workloads.NAMES:
+    if name == _ALL_ON_REDIS or name in workloads.NAMES:
         return name
     close = get_close_matches(name, workloads.NAMES, n=1)
     hint = f"Did you mean {close[0]}?" if close else f"There are {', '.join(workloads.NAMES)}."

@@ -15,7 +15,8 @@ def main(workload: str, case: str, n: str, warm_up: str, cores: str) -> None:
     if Cores(cores) is Cores.ONE:
         pin_to_one_core()
     run = workloads.load(workload).case(case).run
-    run(int(warm_up))
+    if int(warm_up):
+        run(int(warm_up))
     gc.collect()
     sample = run(int(n))
     print(json.dumps(sample))

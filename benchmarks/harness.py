@@ -68,12 +68,12 @@ def plan(
 ) -> Iterator[Job]:
     """Every measurement, in the order in which to make them."""
     for workload in workloads:
-        cases = [case for case in workload.cases if case.size(quick=quick)]
+        cases = [case for case in workload.cases if case.size(quick=quick) and case.can_run()]
         for repeat in range(repeats):
-            for cores in kinds:
+            for cores in (one for one in kinds if one in workload.kinds):
                 for case in cases if repeat % 2 == 0 else reversed(cases):
                     n = case.size(quick=quick)
-                    warm_up = max(1, int(n * case.warm_up))
+                    warm_up = max(1, int(n * case.warm_up)) if case.warm_up else 0
                     yield Job(workload.name, case.name, cores, repeat, n, warm_up)
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, TypedDict
 
-_PACKAGES: Final = ("actorbus", "pykka", "pydantic", "SQLAlchemy")
+_PACKAGES: Final = ("actorbus", "pykka", "pydantic", "SQLAlchemy", "redis", "hiredis")
 
 
 class Machine(TypedDict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import Final
 
 Sample = Mapping[str, float]
@@ -51,7 +52,8 @@ class Case:
     """One technique at work.
 
     `quick_n` is its size in a quick run, a quarter where not said, 0 to leave it out. `warm_up`
-    is the share of the size that runs first in the same process and is thrown away.
+    is the share of the size that runs first in the same process and is thrown away; with 0 the
+    case warms up by itself. `needs` is a module without which the case is left out.
     """
 
     name: str
@@ -59,11 +61,15 @@ class Case:
     n: int
     quick_n: int | None = None
     warm_up: float = 0.1
+    needs: str | None = None
 
     def size(self, *, quick: bool) -> int:
         if not quick:
             return self.n
         return self.n // 4 if self.quick_n is None else self.quick_n
+
+    def can_run(self) -> bool:
+        return self.needs is None or find_spec(self.needs) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,10 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Cases that do the same work; ratios in the table are to `baseline`, a case's name."""
+    """Cases that do the same work; ratios in the table are to `baseline`, a case's name.
+
+    `kinds` are those of cores that it makes sense on.
+    """
 
     name: str
     clock: str
@@ -99,6 +108,7 @@ class Workload:
     cases: Sequence[Case]
     baseline: str
     goals: Sequence[Goal] = ()
+    kinds: Sequence[Cores] = tuple(Cores)
 
     def case(self, name: str) -> Case:
         return next(case for case in self.cases if case.name == name)

@@ -12,6 +12,19 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from benchmarks.workload import Workload
 
+REDIS: Final = (
+    "redis_durable",
+    "redis_durable_aof",
+    "redis_ask",
+    "redis_ask_64",
+    "redis_pubsub",
+    "redis_topic",
+    "redis_topic_1000",
+    "redis_idle",
+    "redis_takeover",
+)
+"""Those that need a Redis, and are measured only if one asks for them."""
+
 NAMES: Final = (
     "tell",
     "fan_in",
@@ -24,6 +37,7 @@ NAMES: Final = (
     "audit",
     "telemetry",
     "import_time",
+    *REDIS,
 )
 
 

@@ -1,0 +1,7 @@
+"""redis_takeover: see ``benchmarks.redis.idle``."""
+
+from __future__ import annotations
+
+from benchmarks.redis.idle import takeover
+
+WORKLOAD = takeover()
