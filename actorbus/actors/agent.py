@@ -16,6 +16,7 @@ from actorbus.actors.handlers import HandlerTable, collect, defining_namespace
 from actorbus.actors.handling import Unhandled
 from actorbus.actors.pykka_side import PROXY_MESSAGES, PykkaFuture, side_of
 from actorbus.actors.ref import Ref
+from actorbus.actors.source import source_module
 from actorbus.actors.supervision import Supervision
 from actorbus.bus.mailbox import MailboxPolicy
 from actorbus.bus.origin import CURRENT
@@ -113,7 +114,7 @@ class Agent(pykka.Actor):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _refuse_reserved(cls)
-        cls.agent_type = f"{cls.__module__}:{cls.__qualname__}"
+        cls.agent_type = f"{source_module(cls.__module__)}:{cls.__qualname__}"
         _check_attributes(cls)
         cls.handler_table = collect(cls, {**defining_namespace(2), **vars(cls)})
         add_proxy_handlers(cls.handler_table)
@@ -286,9 +287,13 @@ class Agent(pykka.Actor):
 
     @classmethod
     def metadata(cls) -> Mapping[str, Any]:
-        """What the registry shows of this class: its documentation and the types it handles."""
+        """What the registry shows of this class: its documentation and the types it handles.
+
+        And what it subscribes to, if it does.
+        """
         doc = inspect.cleandoc(cls.__doc__ or "")
-        return {"doc": doc, "handles": tuple(cls.handler_table.types())}
+        told: dict[str, Any] = {"doc": doc, "handles": tuple(cls.handler_table.types())}
+        return told | {"subscriptions": cls.subscriptions} if cls.subscriptions else told
 
     def __repr__(self) -> str:
         cell = self._cell

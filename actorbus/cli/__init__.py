@@ -11,6 +11,7 @@ import actorbus
 from actorbus.cli.agents import agents
 from actorbus.cli.ask import ask
 from actorbus.cli.audit import app as audit
+from actorbus.cli.context import app as context
 from actorbus.cli.dead_letters import app as dead_letters
 from actorbus.cli.demo import demo
 from actorbus.cli.doctor import doctor
@@ -19,6 +20,7 @@ from actorbus.cli.node import node
 from actorbus.cli.nodes import nodes
 from actorbus.cli.send import send
 from actorbus.cli.terminal import write_whatever_it_is
+from actorbus.cli.topics import topics
 
 app = typer.Typer(
     name="actorbus",
@@ -39,7 +41,9 @@ app.command()(keys)
 app.command()(node)
 app.command()(nodes)
 app.command()(send)
+app.command()(topics)
 app.add_typer(audit, name="audit")
+app.add_typer(context, name="context")
 app.add_typer(dead_letters, name="dead-letters")
 
 
