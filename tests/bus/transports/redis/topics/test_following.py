@@ -81,12 +81,9 @@ class TestNewAgents:
 
         one.came(found([entry(1)]), NAMED)
 
-        assert one.to_save() is None
-        numbers(one)
-        done(one, "a", 1)
         save = one.to_save()
         assert save is not None
-        assert save.watermark == entry(1).point
+        assert save.watermark == entry(1).before
 
     def test_the_server_must_be_told_of_one_that_is_not_at_the_watermark(self) -> None:
         one = following("b")
