@@ -43,6 +43,21 @@ def test_7_a_server_that_forgot_everything_costs_nothing_while_senders_live(
     assert [deployment.owned("n1"), deployment.owned("n2")] == [AGENTS[::2], AGENTS[1::2]]
 
 
+def test_7_agents_that_were_idle_are_there_again_on_a_server_that_forgot_them(
+    deploy: Callable[[str], Deployment], start_redis: Callable[..., Any]
+) -> None:
+    redis = start_redis()
+    deployment = deploy(redis.url)
+    deployment.node("n1", AGENTS)
+    deployment.send(len(AGENTS) * len(SENDERS), rate=0)
+    deployment.finish()
+
+    redis.kill()
+    redis.start()
+
+    deployment.wait(lambda: set(deployment.owners().values()) == {"n1"}, "n1 to say so", 10.0)
+
+
 def have_sent(deployment: Deployment) -> int:
     """How many pairs of a sender and an agent there are by now."""
     return len({tuple(one.message.split()[:2]) for one in deployment.accepted()})

@@ -451,7 +451,7 @@ class Consumer:
             nobodys = [self._log.bell(tag, None) for tag in self._log.tags]
             clocks = [self._log.due_bell(tag) for tag in self._log.tags]
             bell.subscribe(*mine, *nobodys, *clocks)
-            self._ring()
+            self._ask_for_all()
             heard, asked = time.monotonic(), False
             while not self._closing:
                 rung = bell.get_message(timeout=_SWEEP)
@@ -485,6 +485,14 @@ class Consumer:
                     self._hungry[name] = None
                 else:
                     self._early.add(name)
+            self._changed.notify_all()
+
+    def _ask_for_all(self) -> None:
+        """The server may have lost everything: then it knows none of our agents, and rings for
+        none. Whose fetch is refused is had again."""
+        with self._changed:
+            self._hungry.update(dict.fromkeys(self._readings))
+            self._rung = True
             self._changed.notify_all()
 
     def _ring(self) -> None:
