@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -86,25 +88,36 @@ def measure(job: Job) -> Measurement:
     command += [str(job.n), str(job.warm_up), job.cores]
     others, start = OtherWork(), time.perf_counter()
     sample, error = None, None
+    process = subprocess.Popen(
+        command,
+        cwd=_ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(
-            command,
-            cwd=_ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-            check=True,
-        )
-        sample = json.loads(done.stdout.splitlines()[-1])
+        out, problems = process.communicate(timeout=DEADLINE)
+        if process.returncode == 0:
+            sample = json.loads(out.splitlines()[-1])
+        else:
+            error = _last_words(problems, process.returncode)
     except subprocess.TimeoutExpired:
         error = f"took longer than {DEADLINE:.0f} s"
-    except subprocess.CalledProcessError as failed:
-        error = _last_words(failed)
+    finally:
+        _end_all(process)
     return Measurement(job, sample, error, time.perf_counter() - start, others.cores())
 
 
-def _last_words(failed: subprocess.CalledProcessError) -> str:
-    lines = failed.stderr.strip().splitlines()
-    return "\n".join(lines[-_MOST_ERROR_LINES:]) or f"ended with status {failed.returncode}"
+def _end_all(process: subprocess.Popen[str]) -> None:
+    """The process, and what it has started: servers and workers would outlive it otherwise."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def _last_words(problems: str, status: int) -> str:
+    lines = problems.strip().splitlines()
+    return "\n".join(lines[-_MOST_ERROR_LINES:]) or f"ended with status {status}"

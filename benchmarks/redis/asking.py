@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _WAIT: Final = 30.0
 _WARM_UP: Final = 0.1
 _PEERS: Final = ("taskiq", "faststream")
+_PEERS_OF_MANY: Final = ("taskiq",)
+"""Those that answered 64 at a time; FastStream's requests did not all come back."""
 
 
 def workload(title: str, *, outstanding: int) -> Workload:
@@ -42,7 +44,7 @@ def workload(title: str, *, outstanding: int) -> Workload:
             Case("actorbus", partial(_actorbus, outstanding), n, warm_up=0),
             *(
                 Case(name, partial(_peer, name, outstanding), n // 4, warm_up=0, needs=NAMES[name])
-                for name in _PEERS
+                for name in (_PEERS if outstanding == 1 else _PEERS_OF_MANY)
             ),
         ),
         baseline="redis-py pipelined",

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -58,7 +57,6 @@ class Lab:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,
             )
             try:
                 yield Consumer(process, marks, self._until)
@@ -126,10 +124,10 @@ def lab(*, aof: bool = False) -> Iterator[Lab]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """The process and whatever it has started."""
+    """What it has started in its turn ends with the process of the measurement."""
     process.terminate()
-    with suppress(subprocess.TimeoutExpired):
+    try:
         process.wait(_ENDS_WITHIN)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(_ENDS_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(_ENDS_WITHIN)
