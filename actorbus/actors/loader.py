@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.actors.functions import agent_class, is_agent
 from actorbus.actors.runtime import kebab_case
+from actorbus.actors.source import name_of_file
 from actorbus.errors import ActorbusError, BusClosed, InvalidArgument
 from actorbus.message import check_name
 from actorbus.telemetry import ModuleBroken
@@ -140,7 +141,7 @@ class _Loading:
         cls = agent_class(given)
         if source.module is None:
             # What nodes call it must not depend on where the file lies on this machine.
-            cls.agent_type = f"{source.path.stem}:{cls.__qualname__}"
+            cls.agent_type = f"{name_of_file(str(source.path))}:{cls.__qualname__}"
         name = check_name("an agent", kebab_case(cls.__name__))
         if why := _needs_arguments(cls):
             self.report(source.path, _line_of(given), f"{name!r} {why}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from pathlib import Path
@@ -675,3 +676,24 @@ class TestStandingBy:
             node.tell("upper", "a")
         node.load(file)
         assert node.ask("upper", "a").get(DEADLINE) == "A"
+
+
+def test_an_agent_is_called_alike_however_its_file_was_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "plain" / "deep"
+    folder.mkdir(parents=True)
+    (folder / "crewed.py").write_text(
+        "from actorbus import Agent\n\n\nclass Crewed(Agent):\n    pass\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(folder))
+
+    as_part = importlib.import_module("plain.deep.crewed").Crewed
+    alone = importlib.import_module("crewed").Crewed
+    with Node() as node:
+        loaded = node.load(folder / "crewed.py").agents["crewed"]
+
+    assert as_part.agent_type == alone.agent_type == loaded.agent_type == "crewed:Crewed"
+    for name in ("plain.deep.crewed", "plain.deep", "plain", "crewed"):
+        sys.modules.pop(name)
