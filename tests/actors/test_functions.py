@@ -145,7 +145,11 @@ def test_keywords_are_the_class_attributes_of_agents(node: Node) -> None:
     assert cls.subscriptions == ("prices.*",)
     assert (cls.mailbox, cls.supervision) == (mailbox, supervision)
     assert cls.failover
-    assert cls.metadata() == {"doc": "Shouts.", "handles": ("str",)}
+    assert cls.metadata() == {
+        "doc": "Shouts.",
+        "handles": ("str",),
+        "subscriptions": ("prices.*",),
+    }
     assert cls.agent_type == f"{__name__}:{upper.__qualname__}"
     assert node.any("shout").ask("a").get(DEADLINE) == f"actorbus-{ref.name}"
     assert node.topic("prices.eur").publish("a") == 1
