@@ -150,7 +150,7 @@ def test_keywords_are_the_class_attributes_of_agents(node: Node) -> None:
         "handles": ("str",),
         "subscriptions": ("prices.*",),
     }
-    assert cls.agent_type == f"{__name__}:{upper.__qualname__}"
+    assert cls.agent_type == f"test_functions:{upper.__qualname__}"
     assert node.any("shout").ask("a").get(DEADLINE) == f"actorbus-{ref.name}"
     assert node.topic("prices.eur").publish("a") == 1
 
