@@ -20,6 +20,7 @@ from actorbus.cli.node import node
 from actorbus.cli.nodes import nodes
 from actorbus.cli.send import send
 from actorbus.cli.terminal import write_whatever_it_is
+from actorbus.cli.top import top
 from actorbus.cli.topics import topics
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.command()(keys)
 app.command()(node)
 app.command()(nodes)
 app.command()(send)
+app.command()(top)
 app.command()(topics)
 app.add_typer(audit, name="audit")
 app.add_typer(context, name="context")

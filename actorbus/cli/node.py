@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
+import queue
+import signal
+import time
+from contextlib import contextmanager
 from pathlib import Path  # noqa: TC003 - typer reads the hint
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.table import Table
 
 from actorbus.cli import terminal
-from actorbus.errors import ActorbusError, AuditUnavailable, NotStopped, TransportUnavailable
+from actorbus.errors import ActorbusError, AuditUnavailable, NameTaken, TransportUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from actorbus import Node
     from actorbus.actors.loader import Loaded
+
+_LONG: Final = 3_600.0
+_LOOK: Final = 0.25
+"""Seconds between two looks whether a node of the same name still beats."""
 
 
 def node(
@@ -53,35 +63,134 @@ def node(
     """Run a node until SIGTERM or Ctrl-C; its agents then move to other nodes.
 
     The first signal has handlers finish what they have in hand, and gives the agents up; a second
-    one ends the process at once, and others take over once it is silent for too long.
+    one ends the process at once, and others take over once it is silent for too long. Where a node
+    of that name was killed a moment ago, this one waits until that is certain.
 
     Ends with 0 after an orderly stop, with 1 if the bus or the history cannot be had, or handlers
     did not return in time, and with 2 for arguments that cannot be meant.
     """
     from actorbus import Node
 
+    def start() -> Node:
+        return Node(bus, name=name, audit=audit, metrics_port=metrics_port).start()
+
+    with _signals() as signals:
+        try:
+            _pin(pin)
+            runs = _started(start, bus, name, signals)
+        except (TransportUnavailable, AuditUnavailable) as error:
+            terminal.fail(str(error), 1)
+        except ActorbusError as error:
+            terminal.fail(str(error), 2)
+        try:
+            _load(runs, load or [])
+            while not signals.wait(_LONG):
+                pass
+        finally:
+            _stop(runs, grace)
+
+
+class _Signals:
+    """SIGTERM and Ctrl-C: the first is waited for, a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self._arrived: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put may interrupt its get
+
+    def note(self, number: int, _frame: object) -> None:
+        if not self._arrived.empty():
+            os._exit(128 + number)
+        self._arrived.put(number)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether one has come, within so many seconds."""
+        try:
+            self._arrived.put(self._arrived.get(timeout=seconds))
+        except queue.Empty:
+            return False
+        return True
+
+
+@contextmanager
+def _signals() -> Iterator[_Signals]:
+    signals = _Signals()
+    before = {
+        number: signal.signal(number, signals.note)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGTERM
+    }
     try:
-        _pin(pin)
-        runs = Node(bus, name=name, audit=audit, metrics_port=metrics_port)
-        runs.start()
-    except (TransportUnavailable, AuditUnavailable) as error:
-        terminal.fail(str(error), 1)
-    except ActorbusError as error:
-        terminal.fail(str(error), 2)
-    try:
-        _load(runs, load or [])
-        runs.wait()
+        yield signals
     finally:
-        _stop(runs, grace)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _started(start: Callable[[], Node], bus: str, name: str | None, signals: _Signals) -> Node:
+    """The node, once its name is free.
+
+    Raises:
+        NameTaken: a node that has it lives.
+        ActorbusError: it cannot be had for another reason.
+    """
+    give_up: float | None = None
+    while True:
+        try:
+            return start()
+        except NameTaken:
+            if name is None:
+                raise
+            now = time.monotonic()
+            if give_up is None:
+                give_up = now + _wait_for(bus, name)
+            if now > give_up or _is_heard(bus, name, signals):
+                raise
+
+
+def _wait_for(bus: str, name: str) -> float:
+    """Say that this node waits; for how many seconds at most."""
+    from actorbus.settings import Settings
+
+    settings = Settings()
+    seconds = settings.dead_after + settings.beat
+    sentence = (
+        f"A node {name!r} was here a moment ago. Waiting at most {seconds:g} s until it is"
+        " certain that it is gone."
+    )
+    terminal.console(stderr=True).print(sentence, soft_wrap=True)
+    return seconds
+
+
+def _is_heard(bus: str, name: str, signals: _Signals) -> bool:
+    """Whether the node of that name beats; false once it does not any more, or is gone.
+
+    A signal ends the program meanwhile: there is nothing yet to stop.
+    """
+    from actorbus.cli.deployment import deployment
+
+    with deployment(bus, None) as (directory, settings):
+        silence, incarnation = 0.0, None
+        while True:
+            found = next((one for one in directory.nodes() if one.name == name), None)
+            if found is None or found.silence >= settings.dead_after:
+                return False
+            if incarnation is not None and found.incarnation != incarnation:
+                return True  # another was faster
+            if found.silence < silence:
+                return True
+            silence, incarnation = found.silence, found.incarnation
+            if signals.wait(min(_LOOK, settings.beat / 4)):
+                raise typer.Exit(130)
 
 
 def _load(node: Node, paths: list[Path]) -> None:
     """Load agents, and run those here that run nowhere else."""
     try:
         found = [node.load(path) for path in paths]
+        running = node.run_loaded()
+    except TransportUnavailable as error:
+        terminal.fail(str(error), 1)
     except ActorbusError as error:
         terminal.fail(str(error), 2)
-    running = node.run_loaded()
     _show(node, found, running)
 
 
@@ -96,7 +205,7 @@ def _show(node: Node, found: list[Loaded], running: list[str]) -> None:
             for agent in one.agents.values():
                 table.add_row(
                     agent.name,
-                    "here" if agent.name in running else "elsewhere",
+                    "here" if agent.name in running else "stands by",
                     ", ".join(agent.capabilities),
                     ", ".join(agent.handles),
                 )
@@ -125,6 +234,6 @@ def _pin(cpu: int | None) -> None:
 def _stop(node: Node, grace: float) -> None:
     try:
         node.stop(grace)
-    except NotStopped as left:
-        terminal.fail(str(left), 1)
+    except ActorbusError as error:  # handlers did not return, or history was not written
+        terminal.fail(str(error), 1)
     terminal.console().print(f"{node.name} has stopped.")

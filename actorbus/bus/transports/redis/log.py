@@ -104,10 +104,16 @@ class Terms(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known of an agent: its owner ("": nobody yet), and its ``spec``."""
+    """What is known of an agent: its owner ("": nobody yet), and its ``Terms``."""
 
     node: str
     spec: bytes
+    capacity: int = 0
+    overflow: str = ""
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.capacity, self.overflow, self.spec)
 
 
 Cursors = tuple[Cursor, Cursor, Cursor, Cursor]
@@ -388,10 +394,13 @@ class InboxLog:
             pipeline = self._client.pipeline(transaction=False)
             for agent in agents:
                 meta = f"{self.tag(agent)}:a:{encoded(agent)}"
-                pipeline.hmget(meta, ["v", "end", "node", "spec"])
-            for version, ended, node, spec in pipeline.execute():
-                gone = version is None or ended is not None
-                found.append(None if gone else Known(decoded(node or b""), spec or b""))
+                pipeline.hmget(meta, ["v", "end", "node", "spec", "cap", "ovf"])
+            for version, ended, node, spec, capacity, overflow in pipeline.execute():
+                if version is None or ended is not None:
+                    found.append(None)
+                    continue
+                terms = int(capacity or 0), (overflow or b"").decode()
+                found.append(Known(decoded(node or b""), spec or b"", *terms))
         return found
 
     def names(self, *, limit: int = 1_000) -> list[str]:
@@ -586,6 +595,17 @@ class InboxLog:
         with self._server.errors():
             found: Any = self._client.hget(f"{self.tag(agent)}:a:{encoded(agent)}", "depth")
         return int(found or 0)
+
+    def depths(self, agents: Sequence[str]) -> list[int]:
+        """``depth`` of each agent, in few round trips."""
+        found: list[int] = []
+        for start in range(0, len(agents), MOST_AT_ONCE):
+            with self._server.errors():
+                pipeline = self._client.pipeline(transaction=False)
+                for agent in agents[start : start + MOST_AT_ONCE]:
+                    pipeline.hget(f"{self.tag(agent)}:a:{encoded(agent)}", "depth")
+                found += [int(one or 0) for one in pipeline.execute()]
+        return found
 
     def letters(self, *, limit: int = 1_000) -> list[dict[str, Any]]:
         """The dead letters, newest first, as they are kept."""
