@@ -1,4 +1,4 @@
-"""The consumer that is a node of ours: ``python -m benchmarks.redis.node ROLE AGENTS``."""
+"""The consumer that is a node of ours: ``python -m benchmarks.redis.node ROLE AGENTS [FIRST]``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from benchmarks.redis.lab import URL
 ROLES: Final = {"work": Worker, "echo": Echo, "listen": Listener, "hear": Listener, "idle": Idle}
 
 
-def main(role: str, agents: str) -> None:
+def main(role: str, agents: str, first: str = "0") -> None:
     with Node(_url(role), name=f"{role}-{os.getpid()}") as node:
-        for number in range(int(agents)):
+        for number in range(int(first), int(first) + int(agents)):
             node.spawn(ROLES[role], name=name_of(number))
         marks().ready()
         node.wait()

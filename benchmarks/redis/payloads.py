@@ -6,11 +6,17 @@ from typing import Any, Final
 
 AGENTS: Final = 50
 SIZE: Final = 300
-_TEXT: Final = "x" * (SIZE - 25)
+_REST: Final = 25
+_TEXT: Final = "x" * (SIZE - _REST)
 
 
-def payload(number: int) -> dict[str, Any]:
-    return {"number": number, "text": _TEXT}
+def payload(number: int, text: str = _TEXT) -> dict[str, Any]:
+    return {"number": number, "text": text}
+
+
+def text_of(size: int) -> str:
+    """What makes a payload so many bytes."""
+    return "x" * (size - _REST)
 
 
 def body(number: int) -> bytes:
