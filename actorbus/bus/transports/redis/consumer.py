@@ -176,7 +176,8 @@ class Consumer:
         """Messages in the inboxes of some agents, as far as we know, that are not handed out."""
         with self._changed:
             found = [self._readings[name][0] for name in agents if name in self._readings]
-            return sum(one.waiting + one.unseen for one in found)
+            # What is on its way to us is neither there any more, for the server, nor here yet.
+            return sum(one.waiting + max(one.unseen, int(one.owes_a_fetch)) for one in found)
 
     def give_up(self, agents: Iterable[str], timeout: float) -> list[Ownership]:
         """Read no more for some agents; those that are done with all they had in hand.

@@ -164,6 +164,34 @@ def test_reading_for_new_agents_asks_the_server_nothing(
     consumer.close(DEADLINE)
 
 
+def test_what_is_on_its_way_from_the_server_is_pending(
+    log: InboxLog, server: RedisServer, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_its_way, may_arrive = threading.Event(), threading.Event()
+    exchange = log.exchange
+
+    def exchange_slowly(done: Any, wanted: Any, **how: int) -> Any:
+        told = exchange(done, wanted, **how)
+        on_its_way.set()
+        assert may_arrive.wait(DEADLINE)
+        return told
+
+    monkeypatch.setattr(log, "exchange", exchange_slowly)
+    consumer = Consumer(log, server, "n1")
+    consumer.start()
+    agent = own(log, consumer)
+    way.send("a", "hello")
+    assert on_its_way.wait(DEADLINE)
+
+    meanwhile = log.ready("n1"), consumer.pending(["a"])
+    may_arrive.set()
+
+    assert meanwhile == ([], 1)
+    assert agent.has(1)
+    wait_until(lambda: consumer.pending(["a"]) == 0)
+    consumer.close(DEADLINE)
+
+
 def test_what_is_not_done_is_not_acknowledged_and_the_window_is_kept(
     log: InboxLog, server: RedisServer, way: Way
 ) -> None:
