@@ -38,6 +38,11 @@ class Errands:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        """How many are not begun."""
+        return len(self._waiting)
+
     def put(self, work: Work, what: Any) -> None:
         """Call `work` with a list of what waits for it."""
         with self._changed:

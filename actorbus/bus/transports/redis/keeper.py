@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 _BEATS_A_TTL: Final = 5
 _TICK: Final = 1.0
 _CLAIMS_A_ROUND: Final = 500
-"""So that the survivors are not buried under a dead node's agents."""
+_BREATH: Final = 0.05
+"""Seconds between two rounds: so that the survivors share a dead node's agents."""
 
 
 class Keeper:
@@ -35,9 +36,10 @@ class Keeper:
 
     Args:
         ttl: seconds without a beat after which a node is dead.
-        wants: which of these agents this node would run.
+        wants: which of these agents this node would run, and does not run or make already.
         died: called with each node that is dead and still owns agents, again and again.
         adopt: called with each agent that became this node's. It must be quick.
+        is_busy: whether so many were adopted that others should have the next ones.
         beaten: called after each beat that the server has taken.
         failed: called with what went wrong, when Redis is away; it goes on trying.
     """
@@ -50,6 +52,7 @@ class Keeper:
         ttl: float = 10.0,
         wants: Callable[[list[str]], list[str]] = lambda _: [],
         adopt: Callable[[Ownership], object] = lambda _: None,
+        is_busy: Callable[[], bool] = lambda: False,
         died: Callable[[str], object] = lambda _: None,
         beaten: Callable[[], object] = lambda: None,
         failed: Callable[[TransportUnavailable], object] = lambda _: None,
@@ -59,9 +62,14 @@ class Keeper:
         self._ttl = ttl
         self._wants = wants
         self._adopt = adopt
+        self._is_busy = is_busy
         self._died = died
         self._told = beaten
         self._failed = failed
+        self._estates: dict[str, _Estate] = {}
+        """What dead nodes left."""
+        self._doubtful: list[str] = []
+        """Agents that may have become ours by a call whose answer was lost."""
         self._over = threading.Event()
         self._hurried = threading.Event()
         self._beaten = time.monotonic()
@@ -84,15 +92,17 @@ class Keeper:
 
     def claim(self, agents: Iterable[str]) -> int:
         """Become the owner of those that are wanted here and nobody's; how many that were."""
-        wanted = self._wants(list(agents))
+        # Those of a call whose answer was lost may be ours, and would be nobody's care.
+        wanted = self._wants(list(dict.fromkeys([*self._doubtful, *agents])))
+        self._doubtful = wanted
         if not wanted:
             return 0
-        claimed = 0
-        for ownership in self._log.acquire_many(wanted, self._node, ttl=self._ttl):
-            if not isinstance(ownership, OwnedBy) and ownership.fresh:
-                self._adopt(ownership)
-                claimed += 1
-        return claimed
+        told = self._log.acquire_many(wanted, self._node, ttl=self._ttl)
+        self._doubtful = []
+        claimed = [one for one in told if not isinstance(one, OwnedBy)]
+        for ownership in claimed:
+            self._adopt(ownership)
+        return len(claimed)
 
     def hurry(self) -> None:
         """Somebody may wait for an owner: look soon."""
@@ -111,13 +121,16 @@ class Keeper:
                 self._failed(error)
 
     def _run(self) -> None:
-        next_beat = next_tick = 0.0
+        next_beat = next_tick = next_claim = 0.0
         while True:
             now = time.monotonic()
             try:
                 if now >= next_beat:
                     next_beat = now + self._ttl / _BEATS_A_TTL * random.uniform(0.9, 1.0)
                     self._beat()
+                    next_claim = 0.0
+                if now >= next_claim:
+                    next_claim = now + self._claim_some()
                 if now >= next_tick:
                     next_tick = now + self._tick()
             except TransportUnavailable as error:
@@ -126,7 +139,9 @@ class Keeper:
                 self._failed(error)
                 if self._over.wait(random.uniform(0.05, 0.5)):
                     return
-            if self._hurried.wait(max(0.0, min(next_beat, next_tick) - time.monotonic())):
+            if self._hurried.wait(
+                max(0.0, min(next_beat, next_tick, next_claim) - time.monotonic())
+            ):
                 self._hurried.clear()
                 next_tick = 0.0
             if self._over.is_set():
@@ -136,18 +151,51 @@ class Keeper:
         dead = self._log.beat(self._node, ttl=self._ttl)
         self._beaten = time.monotonic()
         self._told()
+        self._estates = {node: self._estates.get(node) or _Estate() for node in dead}
         for node in dead:
             self._died(node)
-            self.claim(self._some(self._log.owned(node)))
+
+    def _claim_some(self) -> float:
+        """Claim some of what each dead node left; seconds until there may be more to do.
+
+        All of it is looked through at once, a round after another, and later again: as much a
+        beat as one round is.
+        """
+        if self._is_busy():
+            return _BREATH
+        for node, estate in self._estates.items():
+            now = time.monotonic()
+            if not estate.unseen and now >= estate.look_at:
+                estate.unseen = self._mixed(self._log.owned(node))
+                rounds = max(1, len(estate.unseen) / _CLAIMS_A_ROUND)
+                estate.look_at = now + rounds * 0.9 * self._ttl / _BEATS_A_TTL
+            self.claim(estate.unseen[:_CLAIMS_A_ROUND])
+            del estate.unseen[:_CLAIMS_A_ROUND]
+        return _BREATH if any(one.unseen for one in self._estates.values()) else self._ttl
 
     def _tick(self) -> float:
         """Put what is due into its inbox, and see who was given up; seconds until the next."""
         _, wait = self._log.tick()
-        self.claim(self._some(self._log.ready(None)))
         pause = _TICK * random.uniform(0.8, 1.0)
+        if self._is_busy():
+            pause = _BREATH
+        else:
+            nobodys = self._mixed(self._log.ready(None))
+            if self.claim(nobodys[:_CLAIMS_A_ROUND]) and len(nobodys) > _CLAIMS_A_ROUND:
+                pause = _BREATH
         return pause if wait is None else min(pause, wait)
 
-    def _some(self, agents: list[str]) -> list[str]:
-        """Some of them, others on every node: they share instead of racing for each."""
+    def _mixed(self, agents: list[str]) -> list[str]:
+        """In another order on every node: they share instead of racing for each."""
         random.shuffle(agents)
-        return agents[:_CLAIMS_A_ROUND]
+        return agents
+
+
+class _Estate:
+    """The agents of a dead node that were not looked at yet, and when to look for more."""
+
+    __slots__ = ("look_at", "unseen")
+
+    def __init__(self) -> None:
+        self.unseen: list[str] = []
+        self.look_at = 0.0

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from actorbus.bus.mailbox import Inbox
     from actorbus.bus.routing import Route
     from actorbus.bus.transport import Home
-    from actorbus.bus.transports.redis.log import Item, Ownership
+    from actorbus.bus.transports.redis.log import Item, Known, Ownership
     from actorbus.bus.transports.redis.reading import Reading
     from actorbus.codec import Codec
     from actorbus.codec.signing import Trust
@@ -101,6 +101,9 @@ _LAST_BURIAL: Final = 0.5
 """The same when the node stops: whoever did not return by then was left behind."""
 _LOOK_AT_ORPHANS: Final = 30.0
 _MOMENT: Final = 0.5
+_NO_TIME: Final = 0.0
+_TO_MAKE: Final = 500
+"""Agents that were taken over and are to be made, before others should take the next ones."""
 _RETRY_MAKING: Final = 30.0
 """Seconds for which an agent that could not be made here is left to others."""
 
@@ -195,13 +198,18 @@ class RedisTransport:
         self._answers = Answers(self._sender, codec)
         self._log_entrance = LogEntrance(self._sender)
         self._before: dict[str, str] = {}
-        """Which dead nodes agents were at that this node has taken over and not made yet."""
+        """Which dead nodes agents were at that this node has taken over and not resumed yet."""
+        self._adopted: set[str] = set()
+        """Agents that this node has taken over, and did not try to make yet."""
+        self._taken: dict[str, tuple[Ownership, Terms]] = {}
+        """Agents that are ours and have resumed, and are not made yet."""
         self._keeper = Keeper(
             self.log,
             self.node,
             ttl=ttl,
             wants=self._wanted,
             adopt=self._adopt,
+            is_busy=lambda: self._making.waiting > _TO_MAKE,
             died=self._died,
             beaten=self._beaten,
             failed=self._trouble,
@@ -344,11 +352,16 @@ class RedisTransport:
         with self._lock:
             if self._here.setdefault(name, arrivals) is not arrivals:
                 raise NameTaken(name)
+        taken = self._taken.pop(name, None)
         asked = self._topics.entering(name)
+        told: Any = None
         try:
-            ownership, told = self.log.acquire_and_ask(
-                name, self.node, asked.call, ttl=self._ttl, terms=terms
-            )
+            if taken is not None and taken[1] == terms:
+                ownership = taken[0]
+            else:
+                ownership, told = self.log.acquire_and_ask(
+                    name, self.node, asked.call, ttl=self._ttl, terms=terms
+                )
         except BaseException as error:
             with self._lock:
                 del self._here[name]
@@ -360,7 +373,10 @@ class RedisTransport:
             self._mail.trust.forget(name)
         try:
             before = self._before.pop(name, None) or ownership.before or None
-            if before or not self._topics.enter(name, asked, told, subscriptions):
+            if taken is not None:
+                for route in subscriptions:
+                    self._topics.declare(route)  # whoever took it has all begin together
+            elif before or not self._topics.enter(name, asked, told, subscriptions):
                 self._follow(arrivals, before, subscriptions)
         except BaseException:
             with self._lock:
@@ -691,7 +707,10 @@ class RedisTransport:
         names = [
             name
             for name in names
-            if not is_notes(name) and name not in self._here and self._unmade.get(name, 0.0) <= now
+            if not is_notes(name)
+            and name not in self._here
+            and name not in self._adopted
+            and self._unmade.get(name, 0.0) <= now
         ]
         known = self.log.known(names) if names else []
         return [
@@ -703,32 +722,59 @@ class RedisTransport:
     def _adopt(self, ownership: Ownership) -> None:
         if ownership.before:
             self._before[ownership.agent] = ownership.before
+        self._adopted.add(ownership.agent)
         self._making.put(self._make, ownership)
 
     def _make(self, ownerships: list[Ownership]) -> None:
-        """Make agents that are ours now. One that cannot be made is left to others."""
+        """Make agents that are ours now. Those that cannot be made are left to others."""
+        names = [one.agent for one in ownerships]
+        ownerships = [one for one in ownerships if one.agent not in self._here]
         known = self.log.known([one.agent for one in ownerships])
+        self._resume(ownerships, known)
+        unmade: list[tuple[Ownership, float]] = []
         for ownership, found in zip(ownerships, known, strict=True):
             if found is None or self._leaving:
-                self._leave_unmade(ownership, _RETRY_MAKING)
+                unmade.append((ownership, _RETRY_MAKING))
                 continue
             try:
                 self.crew.make(ownership.agent, found.spec)
             except (NameTaken, BusClosed, TransportUnavailable):
                 # By the dead, in the eyes of the registry; or this node has begun to stop; or
                 # Redis is away, which is no fault of the agent.
-                self._leave_unmade(ownership, _MOMENT)
+                unmade.append((ownership, _MOMENT))
             except Exception as error:  # noqa: BLE001 - an agent's own code runs here
                 self._trouble(error)
-                self._leave_unmade(ownership, _RETRY_MAKING)
+                unmade.append((ownership, _RETRY_MAKING))
+        self._topics.begin([one.agent for one in ownerships])
+        self._leave_unmade(unmade)
+        self._adopted.difference_update(names)
 
-    def _leave_unmade(self, ownership: Ownership, seconds: float) -> None:
-        self._unmade[ownership.agent] = time.monotonic() + seconds
-        with self._lock:
-            if ownership.agent in self._here or ownership.agent in self._graves:
-                return  # it was made, and is given up once what it has done is acknowledged
-        with suppress(Fenced):
-            self.log.release(ownership)
+    def _resume(self, ownerships: list[Ownership], known: list[Known | None]) -> None:
+        """Have agents go on with broadcasts and events where they were, in few round trips."""
+        taken = {
+            ownership.agent: (ownership, found.terms)
+            for ownership, found in zip(ownerships, known, strict=True)
+            if found is not None
+        }
+        self._topics.resume({name: self._before.get(name) for name in taken}, begin=False)
+        self._taken.update(taken)
+        for ownership in ownerships:
+            self._before.pop(ownership.agent, None)
+
+    def _leave_unmade(self, unmade: list[tuple[Ownership, float]]) -> None:
+        """Leave agents to others, where they are, and to this node after some seconds."""
+        now = time.monotonic()
+        left: dict[str, Ownership] = {}
+        for ownership, seconds in unmade:
+            self._unmade[ownership.agent] = now + seconds
+            self._taken.pop(ownership.agent, None)
+            with self._lock:
+                # Else it was made, and is given up once what it has done is acknowledged.
+                if ownership.agent not in self._here and ownership.agent not in self._graves:
+                    left[ownership.agent] = ownership
+        if left:
+            self._topics.park(left, _NO_TIME)
+            self.log.release_many(list(left.values()))
 
     def _died(self, node: str) -> None:
         """Another node is dead. Its agents that run nowhere else leave their askers alone.

@@ -473,7 +473,7 @@ class TestOwning:
         sent = log.send("p", [message(1), message(2)])
 
         assert sent == [Sent(Taken.OK), Sent(Taken.OK)]
-        assert log.known(["counter", "nobody"]) == [Known("", b"how"), None]
+        assert log.known(["counter", "nobody"]) == [Known("", b"how", 10, "block"), None]
         assert log.ready(None) == ["counter"]
         assert log.names() == ["counter"]
         assert log.acquire("counter", "n1", ttl=TTL).depth == 2

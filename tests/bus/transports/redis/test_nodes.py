@@ -1085,6 +1085,66 @@ class TestLife:
         until(lambda: len(traveller.heard) >= 2_000)
         assert traveller.heard == list(range(2_000))
 
+    def test_agents_of_a_dead_node_are_owned_once_and_go_on_with_their_events(
+        self, deployment: Deployment, traveller: type[Traveller], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        traveller.subscriptions = ("numbers",)
+        here, there = deployment.start("here", **HASTY), deployment.start("there", **HASTY)
+        here.spawn(traveller, name="makes it known").stop()
+        refs = [there.spawn(traveller, name=f"traveller {number}") for number in range(50)]
+        refs[0].subscribe("more")
+        here.topic("numbers").publish(1)
+        here.flush(DEADLINE)
+        until(lambda: len(traveller.heard) == 50)
+        transport: Any = here.bus.transport
+        asked: list[str] = []
+        acquire = transport.log.acquire_and_ask
+
+        def count_and_acquire(name: str, *rest: Any, **how: Any) -> Any:
+            asked.append(name)
+            return acquire(name, *rest, **how)
+
+        monkeypatch.setattr(transport.log, "acquire_and_ask", count_and_acquire)
+
+        silence(there, monkeypatch)
+        until(lambda: len(here._runtime.cells) == 50)
+        here.topic("numbers").publish(2)
+        here.topic("more").publish(3)
+        here.ask("traveller 7", 4).get(DEADLINE)
+        here.flush(DEADLINE)
+
+        until(lambda: traveller.heard.count(2) >= 50 and 3 in traveller.heard)
+        assert asked == []
+
+    def test_an_agent_that_cannot_be_made_here_goes_on_elsewhere_where_it_was(
+        self, deployment: Deployment, traveller: type[Traveller]
+    ) -> None:
+        traveller.subscriptions = ("numbers",)
+        here, there = deployment.pair()
+        here.spawn(traveller, name="makes it known").stop()
+        there.spawn(traveller, name="traveller")
+        transport: Any = here.bus.transport
+        crew, failures = transport.crew, []
+
+        class Unable:
+            spec, can_make = crew.spec, crew.can_make
+
+            def make(self, name: str, spec: bytes) -> None:
+                here.topic("numbers").publish(1)  # who is made later is to get it
+                here.flush(DEADLINE)
+                failures.append(name)
+                raise RuntimeError("no room for it")
+
+        transport.crew = Unable()
+        there.stop()
+        until(lambda: failures)
+        transport.crew = crew
+        third = deployment.start("third")
+        third.spawn(traveller, name="makes it known there").stop()
+
+        until(lambda: "traveller" in third._runtime.cells)
+        until(lambda: traveller.heard == [1])
+
     def test_agents_of_a_node_that_was_about_to_take_them_are_left_to_others(
         self, deployment: Deployment, traveller: type[Traveller]
     ) -> None:
