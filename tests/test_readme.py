@@ -19,6 +19,7 @@ PRINTED = {
     "audit=": "HELLO\nreply shouter -> None handled\nrequest None -> shouter handled\n",
     "Settings(": "30.0\n",
     "TestNode": "",
+    "def counter(": "",
 }
 """What each program prints, by words that only that one has."""
 
