@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from actorbus.registry.directories.redis.records import Figures, worth_telling
 from actorbus.registry.directories.redis.table import Departure, Joining
@@ -39,7 +39,7 @@ class Home:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.token = uuid4().hex
+        self.token = os.urandom(8).hex()
         self.agents: dict[int, Own] = {}
         self.lost = False
         """Whether the table may not have all agents (any more)."""
