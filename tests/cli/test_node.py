@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Commands
 
-DEAD_AFTER = 1.5
+DEAD_AFTER = 4.0  # longer than a command takes to start on a busy machine
 BEAT = 0.3
 QUICK = {
     "ACTORBUS_BEAT": str(BEAT),

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Commands
 
 ON_A_TERMINAL = """
-import fcntl, runpy, termios
+import fcntl, runpy, signal, termios
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where tests run in the background
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C is a signal
 runpy.run_module("actorbus", run_name="__main__")
 """
