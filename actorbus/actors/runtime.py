@@ -13,7 +13,6 @@ from actorbus.actors.agent import Agent
 from actorbus.actors.cell import Cell
 from actorbus.actors.commands import START
 from actorbus.actors.expecting import ExpectingReply
-from actorbus.actors.far_watches import FarWatches
 from actorbus.actors.functions import agent_class
 from actorbus.actors.lifecycle import State
 from actorbus.actors.ref import Ref, inherited_deadline
@@ -114,6 +113,7 @@ class Runtime:
         self.telemetry = telemetry
         self.random = random
         from actorbus.actors.awaiting import suspend
+        from actorbus.actors.far_watches import FarWatches
 
         self.asking = Asking(clock, telemetry, bus.waiting, suspend)
         self.ask_timeout = settings.ask_timeout

@@ -1,10 +1,12 @@
 """What a source file is called, however it was imported or started."""
+# pathlib would cost more to import than all of this file does.
+# ruff: noqa: PTH100, PTH113, PTH118, PTH122
 
 from __future__ import annotations
 
+import os.path
 import sys
 from functools import lru_cache
-from pathlib import Path
 
 
 def source_module(module: str) -> str:
@@ -20,10 +22,10 @@ def source_module(module: str) -> str:
 
 @lru_cache(maxsize=4_096)
 def name_of_file(file: str) -> str:
-    path = Path(file).absolute()
-    parts = [] if path.stem == "__init__" else [path.stem]
-    for folder in path.parents:
-        if not (folder / "__init__.py").is_file():
-            break
-        parts.append(folder.name)
+    folder, name = os.path.split(os.path.abspath(file))
+    stem = os.path.splitext(name)[0]
+    parts = [] if stem == "__init__" else [stem]
+    while os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder, package = os.path.split(folder)
+        parts.append(package)
     return ".".join(reversed(parts))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from actorbus.bus.transports.memory import MemoryTransport
@@ -12,6 +11,7 @@ from actorbus.errors import AuditUnavailable, InvalidSettings, UnknownTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from actorbus.bus.mailbox import MailboxPolicy
     from actorbus.bus.transport import Transport
@@ -148,6 +148,8 @@ def _trust(name: str, settings: Settings) -> Trust | None:
 
 
 def _path(name: str | None) -> Path | None:
+    from pathlib import Path
+
     return None if name is None else Path(name)
 
 

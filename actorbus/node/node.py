@@ -13,7 +13,6 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from actorbus.actors.crew import Crew
 from actorbus.actors.dispatchers.pool import PoolDispatcher
 from actorbus.actors.dispatchers.thread import ThreadDispatcher
 from actorbus.actors.run import Run
@@ -190,6 +189,8 @@ class Node:
         self._runtime.make_logger = self._make_logger
         self._runtime.learn_types = self._learn_types
         if isinstance(transport, RunsElsewhere):
+            from actorbus.actors.crew import Crew
+
             self._runtime.crew = transport.crew = Crew(
                 self._runtime, transport.codec, transport.offer, transport.comes_back
             )
