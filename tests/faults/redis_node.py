@@ -8,13 +8,13 @@ from pathlib import Path
 from workers import SlowWorker, Worker  # type: ignore[import-not-found]
 
 from actorbus import Node
-from actorbus.bus.transports.redis.consumer import Consumer
+from actorbus.bus.transports.redis.doorbell import Doorbell
 from actorbus.settings import Settings
 
 
 def main(url: str, name: str, ttl: str, agents: str, bells: str) -> None:
     if bells == "0":
-        Consumer._listen = lambda self: None  # type: ignore[method-assign]
+        Doorbell._run = lambda self: None  # type: ignore[method-assign]
     seconds = float(ttl)
     settings = Settings(beat=seconds / 5, suspect_after=seconds / 2, dead_after=seconds)
     node = Node(url, name=name, settings=settings).start()

@@ -19,6 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
+from actorbus.bus.transports.redis.doorbell import Doorbell
 from actorbus.bus.transports.redis.log import Fenced, Letter, Reset
 from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 from actorbus.errors import TransportUnavailable
@@ -40,8 +41,6 @@ _SWEEP: Final = 1.0
 _WINDOW: Final = 64
 _AT_ONCE: Final = 64
 _LONGEST_PAUSE: Final = 1.0
-_QUIET: Final = 2.0
-"""Seconds without a bell after which the listener asks for a sign of life, and then waits."""
 
 
 class Recipient(Protocol):
@@ -87,7 +86,6 @@ class Consumer:
         bells: bool = True,
     ) -> None:
         self._log = log
-        self._server = server
         self._node = node
         self._window = window
         self._sweep_every = sweep
@@ -102,21 +100,30 @@ class Consumer:
         """Agents that have had messages since the last sweep, and are not read for yet."""
         self._owing: dict[str, float] = {}
         """Agents with something to acknowledge, and since when."""
+        self._nobodys: set[str] = set()
+        """Channels on which agents without an owner ring."""
+        self._clocks: set[str] = set()
+        """Channels that say that something is due sooner."""
         self._rung = True
         self._repeats: Reading | None = None
         """Whose suspect is tried again, alone in this node."""
         self._server_ahead = 0
         """The server's time less ours, in milliseconds, as of the last fetch."""
         self._closing = False
-        self._threads = [threading.Thread(target=self._run, name="actorbus-fetcher", daemon=True)]
-        if bells:
-            self._threads.append(
-                threading.Thread(target=self._listen, name="actorbus-bell", daemon=True)
-            )
+        self._fetcher = threading.Thread(target=self._run, name="actorbus-fetcher", daemon=True)
+        self._bells = bells
+        self._bell = Doorbell(
+            server,
+            "actorbus-bell",
+            channels=self._channels,
+            back=self._ask_for_all,
+            rang=self._heard,
+        )
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        self._fetcher.start()
+        if self._bells:
+            self._bell.start()
 
     def read(
         self,
@@ -209,12 +216,13 @@ class Consumer:
             self._changed.wait_for(lambda: not self._owing, timeout)
             self._closing = True
             self._changed.notify_all()
+        self._bell.silence()
         with contextlib.suppress(TransportUnavailable):
-            # Our listener sleeps at its bell. Without this it hears of the end a second later.
+            # Who sleeps at the bell would hear of the end a second later without this.
             self._log.ring(self._node)
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(10.0)
+        if self._fetcher.ident is not None:
+            self._fetcher.join(10.0)
+        self._bell.join(10.0)
 
     def _busy(self, agent: str) -> bool:
         found = self._readings.get(agent)
@@ -428,52 +436,23 @@ class Consumer:
         self._hungry.pop(agent, None)
         self._owing.pop(agent, None)
 
-    # -- the listener
+    # -- the bell
 
-    def _listen(self) -> None:
-        pause = 0.0
-        while not self._closing:
-            try:
-                with self._server.errors():
-                    self._hear()
-            except TransportUnavailable:
-                pause = min(max(0.02, 2 * pause), _LONGEST_PAUSE)
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closing, random.uniform(0, pause))
-            else:
-                pause = 0.0
+    def _channels(self) -> list[str]:
+        tags, log = self._log.tags, self._log
+        mine = [log.bell(tag, self._node) for tag in tags]
+        self._nobodys = {log.bell(tag, None) for tag in tags}
+        self._clocks = {log.due_bell(tag) for tag in tags}
+        return [*mine, *self._nobodys, *self._clocks]
 
-    def _hear(self) -> None:
-        """Until the connection breaks: it is asked for a sign of life every few seconds."""
-        client: Any = self._server.subscriber()
-        bell = client.pubsub(ignore_subscribe_messages=True)
-        try:
-            mine = [self._log.bell(tag, self._node) for tag in self._log.tags]
-            nobodys = [self._log.bell(tag, None) for tag in self._log.tags]
-            clocks = [self._log.due_bell(tag) for tag in self._log.tags]
-            bell.subscribe(*mine, *nobodys, *clocks)
-            self._ask_for_all()
-            heard, asked = time.monotonic(), False
-            while not self._closing:
-                rung = bell.get_message(timeout=_SWEEP)
-                if rung is not None:
-                    channel = rung["channel"].decode() if rung["type"] == "message" else None
-                    if channel in nobodys:
-                        self._unowned()
-                    elif channel in clocks:
-                        if rung["data"] == b"due":
-                            self._due_sooner()
-                    else:
-                        self._hear_of(rung["data"])
-                    heard, asked = time.monotonic(), False
-                elif time.monotonic() - heard > _QUIET:
-                    if asked:
-                        raise TransportUnavailable(f"{self._server.shown} went silent")
-                    bell.ping()
-                    heard, asked = time.monotonic(), True
-        finally:
-            bell.close()
-            client.close()
+    def _heard(self, channel: str | None, what: Any) -> None:
+        if channel in self._nobodys:
+            self._unowned()
+        elif channel in self._clocks:
+            if what == b"due":
+                self._due_sooner()
+        else:
+            self._hear_of(what)
 
     def _hear_of(self, what: Any) -> None:
         """Agents that have work, by name, or that some have."""

@@ -16,6 +16,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
+from actorbus.bus.transports.redis.doorbell import Doorbell
 from actorbus.bus.transports.redis.log import Fenced
 from actorbus.bus.transports.redis.topics.audience import Audience, is_like, read_back, written
 from actorbus.bus.transports.redis.topics.following import Following, Missed
@@ -48,8 +49,6 @@ _MANY: Final = 1_000
 """Agents in one call."""
 _TRIES: Final = 3
 _LONGEST_PAUSE: Final = 1.0
-_QUIET: Final = 2.0
-"""Seconds without a bell after which the listener asks for a sign of life, and then waits."""
 
 
 class Recipients(Protocol):
@@ -133,11 +132,15 @@ class TopicReader:
         self._now = 0
         """The server's time, in milliseconds, as of the last reading."""
         self._closing = False
-        self._threads = [threading.Thread(target=self._run, name="actorbus-topics", daemon=True)]
-        if bells:
-            self._threads.append(
-                threading.Thread(target=self._listen, name="actorbus-topics-bell", daemon=True)
-            )
+        self._thread = threading.Thread(target=self._run, name="actorbus-topics", daemon=True)
+        self._bells = bells
+        self._bell = Doorbell(
+            server,
+            "actorbus-topics-bell",
+            channels=lambda: [log.bell],
+            back=self._ring,
+            rang=lambda _channel, _what: self._ring(),
+        )
 
     def start(self) -> None:
         """Follow the log from its end on.
@@ -147,8 +150,9 @@ class TopicReader:
         """
         last, mark = map(point_of, self._call("join"))
         self._following = Following(last, mark)
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
+        if self._bells:
+            self._bell.start()
 
     # -- agents
 
@@ -348,16 +352,17 @@ class TopicReader:
         with self._changed:
             self._since = 0.0
             self._changed.notify_all()
-            if self._threads[0].is_alive():
+            if self._thread.is_alive():
                 self._changed.wait_for(lambda: self._since is None, timeout)
             self._closing = True
             self._changed.notify_all()
+        self._bell.silence()
         with contextlib.suppress(TransportUnavailable):
-            # The listener sleeps at its bell. Without this it hears of the end a second later.
+            # Who sleeps at the bell would hear of the end a second later without this.
             self._log.ring()
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join(10.0)
+        if self._thread.ident is not None:
+            self._thread.join(10.0)
+        self._bell.join(10.0)
         if not self._following.agents:
             with contextlib.suppress(TransportUnavailable):
                 self._record.call("leave", anew=True)
@@ -555,42 +560,6 @@ class TopicReader:
                 self._recipients.take_event(agents, what, self._now)
         for one in broken:
             self._recipients.broken_event(one)
-
-    # -- the listener
-
-    def _listen(self) -> None:
-        pause = 0.0
-        while not self._closing:
-            try:
-                with self._server.errors():
-                    self._hear()
-            except TransportUnavailable:
-                pause = min(max(0.02, 2 * pause), _LONGEST_PAUSE)
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closing, random.uniform(0, pause))
-            else:
-                pause = 0.0
-
-    def _hear(self) -> None:
-        """Until the connection breaks: it is asked for a sign of life every few seconds."""
-        client: Any = self._server.subscriber()
-        bell = client.pubsub(ignore_subscribe_messages=True)
-        try:
-            bell.subscribe(self._log.bell)
-            self._ring()
-            heard, asked = time.monotonic(), False
-            while not self._closing:
-                if bell.get_message(timeout=_SWEEP) is not None:
-                    self._ring()
-                    heard, asked = time.monotonic(), False
-                elif time.monotonic() - heard > _QUIET:
-                    if asked:
-                        raise TransportUnavailable(f"{self._server.shown} went silent")
-                    bell.ping()
-                    heard, asked = time.monotonic(), True
-        finally:
-            bell.close()
-            client.close()
 
     def _ring(self) -> None:
         with self._changed:

@@ -1,0 +1,95 @@
+"""Hearing that something may have come, over pub/sub: a hint, no more."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from actorbus.errors import TransportUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from actorbus.redis_client import RedisServer
+
+_SLEEP: Final = 1.0
+"""Seconds after which it looks whether it is to end."""
+_QUIET: Final = 2.0
+"""Seconds without a bell after which it asks for a sign of life, and then waits as long."""
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 1.0
+
+
+class Doorbell:
+    """Hears some channels on a thread of its own, again after whatever breaks.
+
+    Args:
+        channels: names them, each time that it begins to hear.
+        back: called when it hears (again): what rang before that was not heard.
+        rang: called with channel and data of what came; no channel: a sign of life.
+    """
+
+    def __init__(
+        self,
+        server: RedisServer,
+        name: str,
+        *,
+        channels: Callable[[], Sequence[str]],
+        back: Callable[[], object],
+        rang: Callable[[str | None, Any], object],
+    ) -> None:
+        self._server = server
+        self._channels = channels
+        self._back = back
+        self._rang = rang
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def silence(self) -> None:
+        """Hear no more once this has rung once more, or a second later."""
+        self._closing.set()
+
+    def join(self, timeout: float) -> None:
+        """Wait until it has ended."""
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        pause = 0.0
+        while not self._closing.is_set():
+            try:
+                with self._server.errors():
+                    self._hear()
+            except TransportUnavailable:
+                pause = min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
+                self._closing.wait(random.uniform(0, pause))
+            else:
+                pause = 0.0
+
+    def _hear(self) -> None:
+        """Until the connection breaks: it is asked for a sign of life every few seconds."""
+        client: Any = self._server.subscriber()
+        ear = client.pubsub(ignore_subscribe_messages=True)
+        try:
+            ear.subscribe(*self._channels())
+            self._back()
+            heard, asked = time.monotonic(), False
+            while not self._closing.is_set():
+                rung = ear.get_message(timeout=_SLEEP)
+                if rung is not None:
+                    is_bell = rung["type"] == "message"
+                    self._rang(rung["channel"].decode() if is_bell else None, rung["data"])
+                    heard, asked = time.monotonic(), False
+                elif time.monotonic() - heard > _QUIET:
+                    if asked:
+                        raise TransportUnavailable(f"{self._server.shown} went silent")
+                    ear.ping()
+                    heard, asked = time.monotonic(), True
+        finally:
+            ear.close()
+            client.close()
