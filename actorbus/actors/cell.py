@@ -13,7 +13,7 @@ until a message schedules the agent again).
 from __future__ import annotations
 
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actorbus.actors import handling, life
 from actorbus.actors.activation import Activation
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
     from actorbus.telemetry import Event
 
 T = TypeVar("T")
-
-_TRACEBACK_LIMIT: Final = 4_096
 
 
 class Cell:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from hashlib import sha1
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -33,6 +34,15 @@ class Script:
         self.text = text
         # Redis names scripts so; nothing depends on nobody finding another text.
         self.digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+    @classmethod
+    def beside(cls, module: str, *names: str) -> Script:
+        """The files of those names in the folder ``scripts`` beside a module, one after another.
+
+        `module` is its ``__file__``.
+        """
+        folder = Path(module).parent / "scripts"
+        return cls("".join((folder / f"{name}.lua").read_text() for name in names))
 
     def __call__(self, client: Redis, keys: Sequence[Any], arguments: Sequence[Any]) -> Any:
         """Run it, and load it where the server does not know it (any more).

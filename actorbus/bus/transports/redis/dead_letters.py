@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from heapq import merge
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from actorbus.bus.transports.redis.letters import as_mail, packed, read_message
@@ -70,7 +69,7 @@ class DeploymentLetters:
         self._codec = codec
         self._trust = trust
         self._ids = IdSource()
-        self._replay = Script((Path(__file__).parent / "scripts" / "replay.lua").read_text())
+        self._replay = Script.beside(__file__, "replay")
 
     def count(self) -> int:
         """How many are kept."""

@@ -7,7 +7,6 @@ another layout of keys.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import TransportUnavailable
@@ -34,7 +33,7 @@ def check_in(server: RedisServer, namespace: str, partitions: int | None = None)
             layout; or the server cannot be reached.
     """
     wanted = PARTITIONS[server.kind] if partitions is None else partitions
-    script = Script((Path(__file__).parent / "scripts" / "check_in.lua").read_text())
+    script = Script.beside(__file__, "check_in")
     with server.errors():
         told: Any = script(server.client, [key_of(namespace)], [LAYOUT, wanted])
     layout, found = (one.decode(errors="replace") for one in told)

@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import groupby, islice
 from operator import attrgetter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
@@ -44,10 +43,6 @@ _HEAD: Final = _EXPIRY + 1
 """Expiry in server milliseconds and a flag, before a message's id and bytes."""
 MOST_AT_ONCE: Final = 1_000
 """Messages in one script."""
-
-
-def _script(name: str) -> Script:
-    return Script((Path(__file__).parent / "scripts" / f"{name}.lua").read_text())
 
 
 class Outgoing(NamedTuple):
@@ -231,14 +226,14 @@ class InboxLog:
         self.divide(partitions)
         self.server_ahead = 0.0
         """The server's time less our monotonic clock, in seconds, as of the last beat."""
-        self._send = _script("send")
-        self._fetch = _script("fetch")
-        self._ack = _script("ack")
-        self._own = _script("own")
-        self._beat = _script("beat")
-        self._tick = _script("tick")
-        self._drop = _script("drop")
-        self._try = _script("try")
+        self._send = Script.beside(__file__, "send")
+        self._fetch = Script.beside(__file__, "fetch")
+        self._ack = Script.beside(__file__, "ack")
+        self._own = Script.beside(__file__, "own")
+        self._beat = Script.beside(__file__, "beat")
+        self._tick = Script.beside(__file__, "tick")
+        self._drop = Script.beside(__file__, "drop")
+        self._try = Script.beside(__file__, "try")
 
     def divide(self, partitions: int) -> None:
         """Use so many partitions, as the deployment does. Before anything else."""

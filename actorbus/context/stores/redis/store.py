@@ -17,7 +17,6 @@ more: its token stands beside the agent's inbox, and COMMIT looks at it.
 from __future__ import annotations
 
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, assert_never
 from uuid import uuid4
 from zlib import crc32
@@ -509,9 +508,7 @@ class RedisStore:
 
 
 def _script(name: str, *, begin: bool = True) -> Script:
-    folder = Path(__file__).parent / "scripts"
-    parts = ("space", "begin", name) if begin else ("space", name)
-    return Script("".join((folder / f"{part}.lua").read_text() for part in parts))
+    return Script.beside(__file__, "space", *(("begin",) if begin else ()), name)
 
 
 def _check_size(commit: Commit) -> None:

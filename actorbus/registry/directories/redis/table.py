@@ -6,7 +6,6 @@ Every call may be sent again when its answer was lost, and changes nothing by th
 from __future__ import annotations
 
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import uuid4
 
@@ -303,8 +302,7 @@ def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _script(name: str) -> Script:
-    folder = Path(__file__).parent / "scripts"
-    return Script("".join((folder / f"{part}.lua").read_text() for part in ("table", name)))
+    return Script.beside(__file__, "table", name)
 
 
 def _silences(told: Sequence[bytes]) -> dict[str, float]:

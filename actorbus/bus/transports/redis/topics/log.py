@@ -15,7 +15,6 @@ they read last: a server that lost its tail, and hands out the same numbers agai
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from actorbus.bus.transports.redis.log import ID_SIZE
@@ -156,10 +155,10 @@ class TopicLog:
         self._tag = inboxes.tag(TOPICS)
         self.bell = inboxes.bell(self._tag, TOPICS)
         """The channel that rings when something was published."""
-        self._read = _script("read")
-        self._keep = _script("keep")
-        self._enter = _script("enter")
-        self._trim = _script("trim")
+        self._read = Script.beside(__file__, "read")
+        self._keep = Script.beside(__file__, "keep")
+        self._enter = Script.beside(__file__, "enter")
+        self._trim = Script.beside(__file__, "trim")
 
     def ring(self) -> None:
         """Have everybody look."""
@@ -275,10 +274,6 @@ def entrance(told: Sequence[Any]) -> Point | None:
 def point_of(text: str) -> Point:
     time, _, number = text.partition("-")
     return Point(int(number), int(time))
-
-
-def _script(name: str) -> Script:
-    return Script((Path(__file__).parent / "scripts" / f"{name}.lua").read_text())
 
 
 def _text(text: str | None) -> bytes:
