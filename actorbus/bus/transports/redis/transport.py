@@ -452,12 +452,15 @@ class RedisTransport:
 
     def names(self) -> list[str]:
         names = dict.fromkeys(self._here)
+        # As of before we asked: some may be buried, and out of the graves, while we ask.
+        buried = set(self._graves)
         if self._home is not None:
             try:
                 names.update(dict.fromkeys(self.log.names()))
             except TransportUnavailable as error:
                 self._trouble(error)
-        return [name for name in names if not is_notes(name) and name not in self._graves]
+        buried.update(self._graves)
+        return [name for name in names if not is_notes(name) and name not in buried]
 
     def offer(self, name: str, policy: MailboxPolicy, spec: bytes) -> None:
         """Let others send to an agent that some node can make once it is needed.
