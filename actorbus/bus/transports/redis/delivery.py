@@ -8,21 +8,9 @@ from actorbus.bus.transports.redis.log import Letter
 from actorbus.message import Reason, Status
 
 if TYPE_CHECKING:
-    from actorbus.bus.transports.redis.consumer import Consumer
+    from actorbus.bus.transports.redis.stays import Stay
 
 _LONGEST_ERROR: Final = 4_096
-
-
-class Stay:
-    """An agent's time with this node: from when it is read to when it ends, or is another's."""
-
-    __slots__ = ("agent", "consumer", "goes_on")
-
-    def __init__(self, agent: str, consumer: Consumer) -> None:
-        self.agent = agent
-        self.consumer = consumer
-        self.goes_on = False
-        """Whether what this node stops doing for it, another node will do."""
 
 
 class Delivery:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from actorbus.bus.gap import Gap
     from actorbus.bus.transport import Home
-    from actorbus.bus.transports.redis.delivery import Stay
+    from actorbus.bus.transports.redis.stays import Stay
     from actorbus.bus.transports.redis.topics.log import Broken, Entry
     from actorbus.bus.transports.redis.topics.reader import TopicReader
 
@@ -83,7 +83,7 @@ class Events:
     def __init__(
         self,
         home: Home,
-        stays: Mapping[str, Any],
+        stays: Mapping[str, Stay],
         opened: Open,
     ) -> None:
         self.reader: TopicReader
@@ -150,8 +150,7 @@ class Events:
 
     def goes_on(self, agent: str | None) -> bool:
         """Whether another node will have the agent, and what it did not get to here."""
-        found = self._here.get(agent or "")
-        stay: Stay | None = None if found is None else found.stay
+        stay = self._here.get(agent or "")
         return stay is None or stay.goes_on
 
     def _put(self, agent: str, message: Message[Any]) -> None:

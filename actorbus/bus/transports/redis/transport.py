@@ -26,7 +26,7 @@ from actorbus.bus.transport import Guarantee, Guarantees
 from actorbus.bus.transports.redis.answers import Answers
 from actorbus.bus.transports.redis.checkup import check
 from actorbus.bus.transports.redis.consumer import Consumer
-from actorbus.bus.transports.redis.delivery import Delivery, Stay
+from actorbus.bus.transports.redis.delivery import Delivery
 from actorbus.bus.transports.redis.deployment import check_in
 from actorbus.bus.transports.redis.entrance import Entrance, LogEntrance
 from actorbus.bus.transports.redis.errands import Errands
@@ -47,10 +47,11 @@ from actorbus.bus.transports.redis.log import (
     Terms,
 )
 from actorbus.bus.transports.redis.mail import Mail
-from actorbus.bus.transports.redis.reading import ACK_BATCH
 from actorbus.bus.transports.redis.sender import Sender
+from actorbus.bus.transports.redis.stays import BURIAL, Stay, Stays
 from actorbus.bus.transports.redis.topics.log import TopicLog
 from actorbus.bus.transports.redis.topics.reader import TopicReader
+from actorbus.bus.transports.redis.trouble import Trouble
 from actorbus.bus.transports.redis.unreadable import letter_of, reason_of
 from actorbus.errors import (
     AgentStopped,
@@ -62,10 +63,9 @@ from actorbus.errors import (
     Untrusted,
 )
 from actorbus.message import Message, MessageId, Reason
-from actorbus.telemetry import TransportAway, TransportBack, TransportTrouble
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from actorbus.bus.mailbox import Inbox
     from actorbus.bus.routing import Route
@@ -95,10 +95,8 @@ _REMEMBERED: Final = 100_000
 _NOTES: Final = 1_000
 """Answers that are handed out and not acknowledged: the table knows one that comes twice."""
 _MOST_NOTES: Final = 1_000_000
-_BURIAL: Final = 5.0
-"""Seconds that what an agent had in hand may take to end, once the agent has."""
 _LAST_BURIAL: Final = 0.5
-"""The same when the node stops: whoever did not return by then was left behind."""
+"""What ``BURIAL`` is when the node stops: whoever did not return by then was left behind."""
 _LOOK_AT_ORPHANS: Final = 30.0
 _MOMENT: Final = 0.5
 _NO_TIME: Final = 0.0
@@ -179,10 +177,11 @@ class RedisTransport:
         self._orphans_kept = orphans_kept
         self._home: Home | None = None
         self._lock = threading.RLock()
-        self._here: dict[str, _Arrivals] = {}
+        self._stays = Stays(self.node)
+        self._trouble = Trouble()
         self._entrances: dict[str, Entrance] = {}
-        self._errands = Errands("actorbus-errands", self._trouble)
-        self._making = Errands("actorbus-adopter", self._trouble)
+        self._errands = Errands("actorbus-errands", self._trouble.report)
+        self._making = Errands("actorbus-adopter", self._trouble.report)
         self._mail = Mail(self.log, codec, trust)
         self._sender = Sender(
             self.log,
@@ -211,27 +210,23 @@ class RedisTransport:
             adopt=self._adopt,
             is_busy=lambda: self._making.waiting > _TO_MAKE,
             died=self._died,
-            beaten=self._beaten,
-            failed=self._trouble,
+            beaten=self._trouble.over,
+            failed=self._trouble.report,
         )
         self._consumer = Consumer(
             self.log,
             server,
             self.node,
-            failed=self._trouble,
+            failed=self._trouble.report,
             unowned=self._keeper.hurry,
             due=self._keeper.hurry,
         )
-        self._graves: dict[str, Ownership] = {}
-        self._buried = threading.Condition(self._lock)
         self._unmade: dict[str, float] = {}
         self._offered: dict[str, Terms] = {}
         self._orphans: dict[str, tuple[frozenset[str], float]] = {}
         """By dead node, its agents that run nowhere else, and when to look for them again."""
         self._notes: Ownership | None = None
-        self._leaving = False
         self._closed = False
-        self._away_since: float | None = None
 
     # -- life
 
@@ -246,6 +241,7 @@ class RedisTransport:
             if self._home is not None or self._closed:
                 raise BusClosed("a RedisTransport serves one node, once; make another")
             self._home = home
+        self._trouble.open(home.telemetry)
         self._mail.offset = home.clock.now() - time.monotonic()
         try:
             self.log.divide(
@@ -256,7 +252,7 @@ class RedisTransport:
             self._home = None  # it may be tried again
             raise
         self._open_notes()
-        self._events = Events(home, self._here, self._mail.opened_event)
+        self._events = Events(home, self._stays.here, self._mail.opened_event)
         self._topics = self._events.reader = TopicReader(
             TopicLog(self._server, self.log),
             self._server,
@@ -264,7 +260,7 @@ class RedisTransport:
             self._events,
             codec=self.codec,
             payload=self._events.payload,
-            failed=self._trouble,
+            failed=self._trouble.report,
         )
         self._topics.start()
         self._sender.start(home)
@@ -273,12 +269,7 @@ class RedisTransport:
         self._making.start()
 
     def leave(self) -> None:
-        with self._lock:
-            self._leaving = True
-            moving = [one for one in self._here.values() if one.moves]
-            for one in moving:
-                one.stay.goes_on = True
-        self._consumer.hold([one.stay.agent for one in moving])
+        self._consumer.hold([stay.agent for stay in self._stays.leave()])
 
     def close(self) -> None:
         """Give up the agents that others can run, end the rest, and say good-bye."""
@@ -287,13 +278,12 @@ class RedisTransport:
                 self._closed = True
                 return
             self._closed = True
-            here = list(self._here.values())
         self._sender.refuse()
         self._making.close(5.0)
-        for one in here:
-            self.detach(one.inbox)
+        for stay in list(self._stays.here.values()):
+            self.detach(stay.inbox)
         # In this order: the end of an agent reads and acknowledges, and tells those who ask.
-        self._errands.close(_BURIAL)
+        self._errands.close(BURIAL)
         self._topics.close(2.0)
         with suppress(TransportUnavailable):  # a forked child has nothing to flush
             self._sender.flush(2.0)
@@ -302,7 +292,7 @@ class RedisTransport:
             if self._notes is not None:
                 self.log.drop(self._notes, Reason.STOPPED)
         except (TransportUnavailable, Fenced) as error:
-            self._trouble(error)
+            self._trouble.report(error)
         self._keeper.close()
         self._sender.close(0.5)
         self._server.close()
@@ -317,7 +307,7 @@ class RedisTransport:
     def pending(self) -> int:
         if self._home is None:
             return 0
-        working = {name for name, one in self._here.copy().items() if one.inbox.owner.drains}
+        working = {name for name, one in self._stays.here.copy().items() if one.inbox.owner.drains}
         known = self._sender.waiting + self._consumer.pending(working)
         known = known or sum(map(self._topics.pending, working))
         if known or self._closed:
@@ -346,12 +336,10 @@ class RedisTransport:
                 f"agent {name!r}: over redis a mailbox cannot drop its oldest messages;"
                 " overflow='drop-newest', 'reject' or 'block' can be had"
             )
-        self._await_burial(name)
+        self._stays.await_burial(name)
         terms = Terms(policy.capacity, policy.overflow, self.crew.spec(inbox))
-        arrivals = _Arrivals(self, inbox, Stay(name, self._consumer), terms)
-        with self._lock:
-            if self._here.setdefault(name, arrivals) is not arrivals:
-                raise NameTaken(name)
+        stay = Stay(inbox, terms, self._consumer)
+        self._stays.begin(stay)
         taken = self._taken.pop(name, None)
         asked = self._topics.entering(name)
         told: Any = None
@@ -363,12 +351,11 @@ class RedisTransport:
                     name, self.node, asked.call, ttl=self._ttl, terms=terms
                 )
         except BaseException as error:
-            with self._lock:
-                del self._here[name]
+            self._stays.end(stay)
             if isinstance(error, OwnedBy):
                 raise NameTaken(name, error.node.rpartition("~")[0]) from None
             raise
-        arrivals.ownership = ownership
+        stay.ownership = ownership
         if self._mail.trust is not None:
             self._mail.trust.forget(name)
         try:
@@ -377,22 +364,19 @@ class RedisTransport:
                 for route in subscriptions:
                     self._topics.declare(route)  # whoever took it has all begin together
             elif before or not self._topics.enter(name, asked, told, subscriptions):
-                self._follow(arrivals, before, subscriptions)
+                self._follow(stay, before, subscriptions)
         except BaseException:
-            with self._lock:
-                del self._here[name]
+            self._stays.end(stay)
             self.log.release(ownership)
             raise
         with self._lock:
             self._entrances[name] = Entrance(self._sender, name, inbox.owner)
-        self._consumer.read(ownership, arrivals, most=arrivals.most)
+        self._consumer.read(ownership, _Arrivals(self, stay), most=stay.most)
 
-    def _follow(
-        self, arrivals: _Arrivals, before: str | None, subscriptions: Sequence[Route]
-    ) -> None:
+    def _follow(self, stay: Stay, before: str | None, subscriptions: Sequence[Route]) -> None:
         """Have the agent get broadcasts and events, from where it was if it was anywhere."""
-        name = arrivals.inbox.name
-        if arrivals.moves:
+        name = stay.agent
+        if stay.moves:
             self._topics.resume({name: before}, begin=False)
         else:
             self._topics.join([name], begin=False)
@@ -401,27 +385,18 @@ class RedisTransport:
         self._topics.begin([name])
 
     def detach(self, inbox: Inbox, *, gone: bool = True) -> None:
+        stay = self._stays.die(inbox.name, inbox, gone=gone, now=self._closed)
+        if stay is None:
+            return
         with self._lock:
-            arrivals = self._here.get(inbox.name)
-            if arrivals is None or arrivals.inbox is not inbox:
-                return
-            if arrivals.moves and not gone:
-                arrivals.stay.goes_on = True
-            elif arrivals.stay.goes_on and not self._closed:
-                return  # it is given up with the others, in few round trips
-            del self._here[inbox.name]
-            self._entrances.pop(inbox.name, None)
-            if arrivals.ownership is not None:
-                self._graves[inbox.name] = arrivals.ownership
-        if arrivals.ownership is not None:
-            work = self._give_up if arrivals.stay.goes_on else self._bury
-            self._errands.put(work, arrivals)
+            self._entrances.pop(stay.agent, None)
+        if stay.ownership is not None:
+            self._errands.put(self._give_up if stay.goes_on else self._bury, stay)
 
     def token(self, agent: str) -> str | None:
         """The fencing token with which this node owns the agent."""
-        with self._lock:
-            arrivals = self._here.get(agent)
-        return None if arrivals is None or arrivals.ownership is None else arrivals.ownership.token
+        stay = self._stays.here.get(agent)
+        return None if stay is None or stay.ownership is None else stay.ownership.token
 
     def route(self, name: str) -> Inbox | None:
         """
@@ -429,14 +404,15 @@ class RedisTransport:
             TransportUnavailable: nobody here knows the name, and the server did not answer.
         """
         found = self._entrances.get(name)
-        if found is not None or name in self._graves:
+        if found is not None or self._stays.is_dead(name):
             return found
         if self._home is None or self.log.known([name])[0] is None:
             return None
         with self._lock:
             if len(self._entrances) >= _REMEMBERED:
+                here = self._stays.here
                 self._entrances = {
-                    one.name: one for one in self._entrances.values() if one.name in self._here
+                    one.name: one for one in self._entrances.values() if one.name in here
                 }
             return self._entrances.setdefault(name, Entrance(self._sender, name, None))
 
@@ -447,19 +423,19 @@ class RedisTransport:
     def _forget(self, agent: str) -> None:
         """Nobody knows that agent any more."""
         with self._lock:
-            if agent not in self._here:
+            if agent not in self._stays.here:
                 self._entrances.pop(agent, None)
 
     def names(self) -> list[str]:
-        names = dict.fromkeys(self._here)
+        names = dict.fromkeys(self._stays.here)
         # As of before we asked: some may be buried, and out of the graves, while we ask.
-        buried = set(self._graves)
+        buried = self._stays.dead()
         if self._home is not None:
             try:
                 names.update(dict.fromkeys(self.log.names()))
             except TransportUnavailable as error:
-                self._trouble(error)
-        buried.update(self._graves)
+                self._trouble.report(error)
+        buried.update(self._stays.dead())
         return [name for name in names if not is_notes(name) and name not in buried]
 
     def offer(self, name: str, policy: MailboxPolicy, spec: bytes) -> None:
@@ -501,17 +477,17 @@ class RedisTransport:
 
     # -- the way in
 
-    def deliver(self, arrivals: _Arrivals, item: Item, now: int) -> None:
+    def deliver(self, stay: Stay, item: Item, now: int) -> None:
         """Put a message that was fetched into its mailbox. `now`: server time, milliseconds."""
-        inbox, home = arrivals.inbox, self._home
+        inbox, home = stay.inbox, self._home
         if home is None:
             return
         try:
             message, asker = self._mail.opened(inbox.name, item, now)
         except (Undecodable, Untrusted) as error:
-            self._undecodable(arrivals, item, error)
+            self._undecodable(stay, item, error)
             return
-        delivery = message.delivery = Delivery(arrivals.stay, item.id)
+        delivery = message.delivery = Delivery(stay, item.id)
         if item.expiry:
             left = home.clock.now() + (item.expiry - now) / 1_000
             signed = None if self._mail.trust is None else message.deadline
@@ -533,33 +509,33 @@ class RedisTransport:
 
     def _reclaim(self, lost: list[tuple[_Arrivals, Reading]]) -> None:
         """Own agents again that the server knows nobody of: it lost what it had. Else let go."""
-        known = self.log.known([one.inbox.name for one, _ in lost])
+        known = self.log.known([one.stay.agent for one, _ in lost])
         if None in known:
             self._offer_again()
         for (one, reading), found in zip(lost, known, strict=True):
-            if self._here.get(one.inbox.name) is not one:
+            stay = one.stay
+            if self._stays.here.get(stay.agent) is not stay:
                 continue
-            if self._leaving or (found is not None and found.node not in ("", self.node)):
-                self._let_go(one)
+            if self._stays.leaving or (found is not None and found.node not in ("", self.node)):
+                self._let_go(stay)
                 continue
             try:
-                one.ownership = self.log.acquire(
-                    one.inbox.name, self.node, ttl=self._ttl, terms=one.terms
+                stay.ownership = self.log.acquire(
+                    stay.agent, self.node, ttl=self._ttl, terms=stay.terms
                 )
             except OwnedBy:
-                self._let_go(one)
+                self._let_go(stay)
             else:
-                self._consumer.read(one.ownership, one, most=one.most, after=reading)
+                self._consumer.read(stay.ownership, one, most=stay.most, after=reading)
 
-    def _let_go(self, arrivals: _Arrivals) -> None:
+    def _let_go(self, stay: Stay) -> None:
         """Another node owns the agent now."""
-        arrivals.stay.goes_on = True
-        with self._lock:
-            if self._here.get(arrivals.inbox.name) is arrivals:
-                del self._here[arrivals.inbox.name]
-                self._entrances.pop(arrivals.inbox.name, None)
-        self._topics.lost([arrivals.inbox.name])
-        owner = arrivals.inbox.owner
+        stay.goes_on = True
+        if self._stays.end(stay):
+            with self._lock:
+                self._entrances.pop(stay.agent, None)
+        self._topics.lost([stay.agent])
+        owner = stay.inbox.owner
         if owner is not None:
             owner.stop(reason="another node owns it now")
 
@@ -597,14 +573,14 @@ class RedisTransport:
             case Cancelled(request):
                 self._answers.cancel(request)
             case StopAgent(name, drain):
-                arrivals = self._here.get(name)
-                if arrivals is not None and arrivals.inbox.owner is not None:
-                    arrivals.inbox.owner.stop(drain=drain)
+                stay = self._stays.here.get(name)
+                if stay is not None and stay.inbox.owner is not None:
+                    stay.inbox.owner.stop(drain=drain)
 
-    def _undecodable(self, arrivals: _Arrivals, item: Item, error: Undecodable | Untrusted) -> None:
+    def _undecodable(self, stay: Stay, item: Item, error: Undecodable | Untrusted) -> None:
         letter = Letter(item.level, item.position, reason_of(error), 1, str(error))
-        self._keep_letter(item, arrivals.inbox.name, error)
-        self._consumer.done(arrivals.inbox.name, item.id, letter)
+        self._keep_letter(item, stay.agent, error)
+        self._consumer.done(stay.agent, item.id, letter)
 
     def _answer_undecodable(self, item: Item, error: Undecodable) -> None:
         """The asker hears why; where not even that can be read, a letter is kept."""
@@ -624,31 +600,31 @@ class RedisTransport:
 
     # -- agents that go, and come
 
-    def _bury(self, ended: list[_Arrivals]) -> None:
+    def _bury(self, ended: list[Stay]) -> None:
         """Agents ended for good: what waits for them ends with them, and their names are free.
 
         Those are left out that are another's by now, or were buried by a try whose answer was
         lost.
         """
-        names = [one.inbox.name for one in ended]
+        names = [one.agent for one in ended]
         ours = self._end([one.owned() for one in ended])
         self._topics.forget(ours)
-        self._consumer.give_up(names, _LAST_BURIAL if self._closed else _BURIAL)
+        self._consumer.give_up(names, _LAST_BURIAL if self._closed else BURIAL)
         ours = self._end(list(ours.values()))  # where they stand, now that all is acknowledged
-        by_name = {one.inbox.name: one for one in ended}
+        by_name = {one.agent: one for one in ended}
         for name, ownership in ours.items():
             if ownership.depth:
                 self._end_waiting(by_name[name], ownership)
         for fenced in self.log.drop_many(list(ours.values()), Reason.STOPPED):
-            self._trouble(fenced)
+            self._trouble.report(fenced)
         # Not while Redis is away: a new agent of the name would be buried with the next try.
-        self._fill_graves(names)
+        self._stays.buried(names)
 
     def _end(self, ownerships: list[Ownership]) -> dict[str, Ownership]:
         told = self.log.end_many(ownerships)
         return {one.agent: one for one in told if not isinstance(one, Fenced)}
 
-    def _end_waiting(self, one: _Arrivals, ownership: Ownership) -> None:
+    def _end_waiting(self, one: Stay, ownership: Ownership) -> None:
         """What lies in its inbox gets nobody to handle it: dead letters, and errors to askers."""
         cursors = ownership.cursors
         while True:
@@ -664,54 +640,41 @@ class RedisTransport:
             a, b, c, d = moved
             cursors = a, b, c, d
 
-    def _end_one(self, one: _Arrivals, item: Item) -> None:
+    def _end_one(self, one: Stay, item: Item) -> None:
+        name = one.agent
         try:
-            message, asker = self._mail.opened(
-                one.inbox.name, item, int(self._mail.server_time() * 1_000)
-            )
+            message, asker = self._mail.opened(name, item, int(self._mail.server_time() * 1_000))
         except (Undecodable, Untrusted) as error:
-            self._keep_letter(item, one.inbox.name, error)
+            self._keep_letter(item, name, error)
             return
-        name = one.inbox.name
         if asker is not None:
             message.answer_to = self._answers.owed(asker, message, None, one.inbox)
         if self._home is not None:
             self._home.fail(message, name, Reason.STOPPED, AgentStopped(name))
 
-    def _give_up(self, leaving: list[_Arrivals]) -> None:
+    def _give_up(self, leaving: list[Stay]) -> None:
         """Leave agents to whoever else can make them."""
-        names = {one.inbox.name for one in leaving}
+        names = {one.agent for one in leaving}
         self._topics.park(names, _LAST_BURIAL)
         for ownership in self._consumer.give_up(names, _LAST_BURIAL):
             names.discard(ownership.agent)
             self._errands.put(self._release, ownership)
-        self._fill_graves(names)
+        self._stays.buried(names)
 
     def _release(self, ownerships: list[Ownership]) -> None:
         self.log.release_many(ownerships)
-        self._fill_graves(one.agent for one in ownerships)
-
-    def _fill_graves(self, names: Iterable[str]) -> None:
-        with self._buried:
-            for name in names:
-                self._graves.pop(name, None)
-            self._buried.notify_all()
-
-    def _await_burial(self, name: str) -> None:
-        with self._buried:
-            if not self._buried.wait_for(lambda: name not in self._graves, _BURIAL):
-                raise NameTaken(name, self.node.rpartition("~")[0])
+        self._stays.buried(one.agent for one in ownerships)
 
     def _wanted(self, names: list[str]) -> list[str]:
         """Which agents without an owner this node would run."""
         now = time.monotonic()
-        if self._leaving:
+        if self._stays.leaving:
             return []
         names = [
             name
             for name in names
             if not is_notes(name)
-            and name not in self._here
+            and name not in self._stays.here
             and name not in self._adopted
             and self._unmade.get(name, 0.0) <= now
         ]
@@ -731,12 +694,12 @@ class RedisTransport:
     def _make(self, ownerships: list[Ownership]) -> None:
         """Make agents that are ours now. Those that cannot be made are left to others."""
         names = [one.agent for one in ownerships]
-        ownerships = [one for one in ownerships if one.agent not in self._here]
+        ownerships = [one for one in ownerships if one.agent not in self._stays.here]
         known = self.log.known([one.agent for one in ownerships])
         self._resume(ownerships, known)
         unmade: list[tuple[Ownership, float]] = []
         for ownership, found in zip(ownerships, known, strict=True):
-            if found is None or self._leaving:
+            if found is None or self._stays.leaving:
                 unmade.append((ownership, _RETRY_MAKING))
                 continue
             try:
@@ -746,7 +709,7 @@ class RedisTransport:
                 # Redis is away, which is no fault of the agent.
                 unmade.append((ownership, _MOMENT))
             except Exception as error:  # noqa: BLE001 - an agent's own code runs here
-                self._trouble(error)
+                self._trouble.report(error)
                 unmade.append((ownership, _RETRY_MAKING))
         self._topics.begin([one.agent for one in ownerships])
         self._leave_unmade(unmade)
@@ -771,10 +734,9 @@ class RedisTransport:
         for ownership, seconds in unmade:
             self._unmade[ownership.agent] = now + seconds
             self._taken.pop(ownership.agent, None)
-            with self._lock:
-                # Else it was made, and is given up once what it has done is acknowledged.
-                if ownership.agent not in self._here and ownership.agent not in self._graves:
-                    left[ownership.agent] = ownership
+            # Else it was made, and is given up once what it has done is acknowledged.
+            if not self._stays.is_known(ownership.agent):
+                left[ownership.agent] = ownership
         if left:
             self._topics.park(left, _NO_TIME)
             self.log.release_many(list(left.values()))
@@ -808,59 +770,19 @@ class RedisTransport:
         except (OwnedBy, Fenced):
             return  # another node was faster
 
-    # -- trouble
-
-    def _trouble(self, error: Exception) -> None:
-        home = self._home
-        if home is None:
-            return
-        if isinstance(error, TransportUnavailable):
-            with self._lock:
-                if self._away_since is not None:
-                    return
-                self._away_since = time.monotonic()
-        if home.telemetry.active:
-            away = isinstance(error, TransportUnavailable)
-            home.telemetry.emit(TransportAway(str(error)) if away else TransportTrouble(error))
-
-    def _beaten(self) -> None:
-        """The server has answered a beat."""
-        with self._lock:
-            since, self._away_since = self._away_since, None
-        if since is not None and self._home is not None and self._home.telemetry.active:
-            self._home.telemetry.emit(TransportBack(time.monotonic() - since))
-
 
 class _Arrivals:
     """The messages of one agent that runs here."""
 
-    __slots__ = ("_transport", "inbox", "ownership", "stay", "terms")
+    __slots__ = ("_transport", "stay")
 
-    def __init__(self, transport: RedisTransport, inbox: Any, stay: Stay, terms: Terms) -> None:
+    def __init__(self, transport: RedisTransport, stay: Stay) -> None:
         self._transport = transport
-        self.inbox = inbox
         self.stay = stay
-        self.terms = terms
-        self.ownership: Ownership | None = None
-
-    @property
-    def moves(self) -> bool:
-        """Whether another node may run it."""
-        return bool(self.terms.spec)
-
-    @property
-    def most(self) -> int:
-        """Messages that may be with it and are not acknowledged."""
-        return min(ACK_BATCH, self.terms.capacity)
-
-    def owned(self) -> Ownership:
-        if self.ownership is None:
-            raise Fenced(self.inbox.name)
-        return self.ownership
 
     def take(self, items: Sequence[Item], now: int) -> None:
         for item in items:
-            self._transport.deliver(self, item, now)
+            self._transport.deliver(self.stay, item, now)
 
     def lost(self, reading: Reading) -> None:
         self._transport.lost(self, reading)

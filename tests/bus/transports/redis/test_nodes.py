@@ -1156,7 +1156,7 @@ class TestLife:
 
         # The node begins to stop right after it became the owner.
         owned = transport.log.acquire("traveller", transport.node, ttl=10.0)
-        transport._leaving = True
+        transport._stays.leaving = True
         transport._make([owned])
         third.spawn(traveller, name="makes it known there")
 
@@ -1262,14 +1262,14 @@ class TestLife:
         node.spawn(Clerk, name="clerk").stop()
         until(lambda: not node._runtime.cells)
         transport: Any = node.bus.transport
-        transport._await_burial("clerk")
-        monkeypatch.setattr("actorbus.bus.transports.redis.transport._BURIAL", 0.01)
-        transport._graves["clerk"] = None
+        transport._stays.await_burial("clerk")
+        monkeypatch.setattr("actorbus.bus.transports.redis.stays.BURIAL", 0.01)
+        transport._stays._graves.add("clerk")
 
         with pytest.raises(NameTaken, match="node"):
             node.spawn(Clerk, name="clerk")
 
-        transport._fill_graves(["clerk"])
+        transport._stays.buried(["clerk"])
         assert node.spawn(Clerk, name="clerk").ask("a").get(DEADLINE) == "A"
 
     def test_starting_while_redis_is_away_fails_within_seconds_and_works_later(
