@@ -19,61 +19,42 @@ import os
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from actorbus.bus.mailbox import MailboxPolicy, Refusal
 from actorbus.bus.transport import Guarantee, Guarantees
+from actorbus.bus.transports.redis.adopter import Adopter, Crew, NoCrew
 from actorbus.bus.transports.redis.answers import Answers
+from actorbus.bus.transports.redis.burials import Burials
 from actorbus.bus.transports.redis.checkup import check
 from actorbus.bus.transports.redis.consumer import Consumer
-from actorbus.bus.transports.redis.delivery import Delivery
 from actorbus.bus.transports.redis.deployment import check_in
-from actorbus.bus.transports.redis.entrance import Entrance, LogEntrance
+from actorbus.bus.transports.redis.entrance import Entrance, Entrances, LogEntrance
 from actorbus.bus.transports.redis.errands import Errands
 from actorbus.bus.transports.redis.events import Events
 from actorbus.bus.transports.redis.keeper import Keeper
-from actorbus.bus.transports.redis.letters import (
-    Cancelled,
-    Outcome,
-    StopAgent,
-    is_notes,
-    notes_of,
-)
-from actorbus.bus.transports.redis.log import (
-    Fenced,
-    InboxLog,
-    Letter,
-    OwnedBy,
-    Terms,
-)
+from actorbus.bus.transports.redis.letters import is_notes
+from actorbus.bus.transports.redis.log import Fenced, InboxLog, OwnedBy, Terms
 from actorbus.bus.transports.redis.mail import Mail
+from actorbus.bus.transports.redis.notes import Notes
+from actorbus.bus.transports.redis.orphans import Orphans
+from actorbus.bus.transports.redis.receiver import Arrivals, Receiver
+from actorbus.bus.transports.redis.reclaims import Reclaims
 from actorbus.bus.transports.redis.sender import Sender
 from actorbus.bus.transports.redis.stays import BURIAL, Stay, Stays
 from actorbus.bus.transports.redis.topics.log import TopicLog
 from actorbus.bus.transports.redis.topics.reader import TopicReader
 from actorbus.bus.transports.redis.trouble import Trouble
-from actorbus.bus.transports.redis.unreadable import letter_of, reason_of
-from actorbus.errors import (
-    AgentStopped,
-    BusClosed,
-    InvalidSettings,
-    NameTaken,
-    TransportUnavailable,
-    Undecodable,
-    Untrusted,
-)
-from actorbus.message import Message, MessageId, Reason
+from actorbus.errors import BusClosed, InvalidSettings, NameTaken, TransportUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actorbus.bus.mailbox import Inbox
+    from actorbus.bus.mailbox import Inbox, MailboxPolicy
     from actorbus.bus.routing import Route
     from actorbus.bus.transport import Home
-    from actorbus.bus.transports.redis.log import Item, Known, Ownership
-    from actorbus.bus.transports.redis.reading import Reading
     from actorbus.codec import Codec
     from actorbus.codec.signing import Trust
+    from actorbus.message import Message
     from actorbus.redis_client import RedisServer
 
 REDIS: Final = Guarantees(
@@ -89,45 +70,6 @@ REDIS: Final = Guarantees(
     fanout="append-once log, cursor per subscriber, explicit gap",
     given=frozenset(Guarantee) - {Guarantee.REFUSED_AT_ONCE},
 )
-
-_REMEMBERED: Final = 100_000
-"""Agents of other nodes that are known here without asking."""
-_NOTES: Final = 1_000
-"""Answers that are handed out and not acknowledged: the table knows one that comes twice."""
-_MOST_NOTES: Final = 1_000_000
-_LAST_BURIAL: Final = 0.5
-"""What ``BURIAL`` is when the node stops: whoever did not return by then was left behind."""
-_LOOK_AT_ORPHANS: Final = 30.0
-_MOMENT: Final = 0.5
-_NO_TIME: Final = 0.0
-_TO_MAKE: Final = 500
-"""Agents that were taken over and are to be made, before others should take the next ones."""
-_RETRY_MAKING: Final = 30.0
-"""Seconds for which an agent that could not be made here is left to others."""
-
-
-class Crew(Protocol):
-    """The agents that a node could run: what the transport asks of those above it."""
-
-    def spec(self, inbox: Inbox) -> bytes:
-        """How another node makes the agent of `inbox`; nothing if none may."""
-
-    def can_make(self, name: str, spec: bytes) -> bool:
-        """Whether this node could run that agent. Quick."""
-
-    def make(self, name: str, spec: bytes) -> None:
-        """Run it here: its inbox will be attached."""
-
-
-class _NoCrew:
-    def spec(self, inbox: Inbox) -> bytes:
-        return b""
-
-    def can_make(self, name: str, spec: bytes) -> bool:
-        return False
-
-    def make(self, name: str, spec: bytes) -> None:
-        raise NotImplementedError
 
 
 class RedisTransport:
@@ -168,7 +110,7 @@ class RedisTransport:
         self.shared: dict[str, Any] = {}
         self.node = f"{name}~{os.urandom(8).hex()}"
         self.log = InboxLog(server, namespace=namespace, partitions=partitions or 1)
-        self.crew: Crew = _NoCrew()
+        self.crew: Crew = NoCrew()
         self._server = server
         self._namespace = namespace
         self._partitions = partitions
@@ -177,11 +119,12 @@ class RedisTransport:
         self._orphans_kept = orphans_kept
         self._home: Home | None = None
         self._lock = threading.RLock()
+        self._closed = False
+        self._offered: dict[str, Terms] = {}
+        """Agents that run nowhere, and that this node could make."""
         self._stays = Stays(self.node)
         self._trouble = Trouble()
-        self._entrances: dict[str, Entrance] = {}
         self._errands = Errands("actorbus-errands", self._trouble.report)
-        self._making = Errands("actorbus-adopter", self._trouble.report)
         self._mail = Mail(self.log, codec, trust)
         self._sender = Sender(
             self.log,
@@ -194,39 +137,9 @@ class RedisTransport:
             asks=asks,
             send_timeout=send_timeout,
         )
-        self._answers = Answers(self._sender, codec)
+        self._entrances = Entrances(self._sender, self._stays)
         self._log_entrance = LogEntrance(self._sender)
-        self._before: dict[str, str] = {}
-        """Which dead nodes agents were at that this node has taken over and not resumed yet."""
-        self._adopted: set[str] = set()
-        """Agents that this node has taken over, and did not try to make yet."""
-        self._taken: dict[str, tuple[Ownership, Terms]] = {}
-        """Agents that are ours and have resumed, and are not made yet."""
-        self._keeper = Keeper(
-            self.log,
-            self.node,
-            ttl=ttl,
-            wants=self._wanted,
-            adopt=self._adopt,
-            is_busy=lambda: self._making.waiting > _TO_MAKE,
-            died=self._died,
-            beaten=self._trouble.over,
-            failed=self._trouble.report,
-        )
-        self._consumer = Consumer(
-            self.log,
-            server,
-            self.node,
-            failed=self._trouble.report,
-            unowned=self._keeper.hurry,
-            due=self._keeper.hurry,
-        )
-        self._unmade: dict[str, float] = {}
-        self._offered: dict[str, Terms] = {}
-        self._orphans: dict[str, tuple[frozenset[str], float]] = {}
-        """By dead node, its agents that run nowhere else, and when to look for them again."""
-        self._notes: Ownership | None = None
-        self._closed = False
+        self._answers = Answers(self._sender, codec)
 
     # -- life
 
@@ -247,29 +160,96 @@ class RedisTransport:
             self.log.divide(
                 check(self._server, namespace=self._namespace, partitions=self._partitions)
             )
+            self._assemble(home)
             self._keeper.start()
         except TransportUnavailable:
             self._home = None  # it may be tried again
             raise
-        self._open_notes()
-        self._events = Events(home, self._stays.here, self._mail.opened_event)
-        self._topics = self._events.reader = TopicReader(
-            TopicLog(self._server, self.log),
-            self._server,
-            self.node,
-            self._events,
-            codec=self.codec,
-            payload=self._events.payload,
-            failed=self._trouble.report,
-        )
+        self._notes.open()
         self._topics.start()
         self._sender.start(home)
         self._consumer.start()
         self._errands.start()
-        self._making.start()
+        self._adopter.start()
+
+    def _assemble(self, home: Home) -> None:
+        log, node, stays = self.log, self.node, self._stays
+        mail, answers, requests = self._mail, self._answers, self._sender.requests
+        errands, trouble = self._errands, self._trouble
+        events = Events(home, stays.here, mail.opened_event)
+        topics = events.reader = self._topics = TopicReader(
+            TopicLog(self._server, log),
+            self._server,
+            node,
+            events,
+            codec=self.codec,
+            payload=events.payload,
+            failed=trouble.report,
+        )
+        orphans = Orphans(
+            log, node, ttl=self._ttl, kept=self._orphans_kept, lost=requests.owner_lost
+        )
+        adopter = self._adopter = Adopter(
+            log, topics, stays, crew=lambda: self.crew, trouble=trouble
+        )
+        keeper = self._keeper = Keeper(
+            log,
+            node,
+            ttl=self._ttl,
+            wants=adopter.wants,
+            adopt=adopter.adopt,
+            is_busy=adopter.is_busy,
+            died=orphans.died,
+            beaten=trouble.over,
+            failed=trouble.report,
+        )
+        consumer = self._consumer = Consumer(
+            log,
+            self._server,
+            node,
+            failed=trouble.report,
+            unowned=keeper.hurry,
+            due=keeper.hurry,
+        )
+        self._burials = Burials(
+            log,
+            home,
+            stays,
+            consumer=consumer,
+            topics=topics,
+            mail=mail,
+            answers=answers,
+            errands=errands,
+            trouble=trouble,
+        )
+        self._notes = Notes(
+            log,
+            home,
+            stays,
+            node=node,
+            ttl=self._ttl,
+            consumer=consumer,
+            mail=mail,
+            requests=requests,
+            answers=answers,
+            errands=errands,
+        )
+        self._receiver = Receiver(home, mail, answers)
+        self._reclaims = Reclaims(
+            log,
+            stays,
+            node=node,
+            ttl=self._ttl,
+            consumer=consumer,
+            errands=errands,
+            forgotten=self._offer_again,
+            gone=self._let_go,
+        )
 
     def leave(self) -> None:
-        self._consumer.hold([stay.agent for stay in self._stays.leave()])
+        moving = self._stays.leave()
+        if self._home is not None:
+            self._consumer.hold([stay.agent for stay in moving])
 
     def close(self) -> None:
         """Give up the agents that others can run, end the rest, and say good-bye."""
@@ -279,7 +259,8 @@ class RedisTransport:
                 return
             self._closed = True
         self._sender.refuse()
-        self._making.close(5.0)
+        self._adopter.close(5.0)
+        self._burials.hasten()
         for stay in list(self._stays.here.values()):
             self.detach(stay.inbox)
         # In this order: the end of an agent reads and acknowledges, and tells those who ask.
@@ -289,8 +270,7 @@ class RedisTransport:
             self._sender.flush(2.0)
         self._consumer.close(2.0)
         try:
-            if self._notes is not None:
-                self.log.drop(self._notes, Reason.STOPPED)
+            self._notes.close()
         except (TransportUnavailable, Fenced) as error:
             self._trouble.report(error)
         self._keeper.close()
@@ -340,12 +320,12 @@ class RedisTransport:
         terms = Terms(policy.capacity, policy.overflow, self.crew.spec(inbox))
         stay = Stay(inbox, terms, self._consumer)
         self._stays.begin(stay)
-        taken = self._taken.pop(name, None)
+        taken = self._adopter.resumed(name)
         asked = self._topics.entering(name)
         told: Any = None
         try:
-            if taken is not None and taken[1] == terms:
-                ownership = taken[0]
+            if taken is not None and taken.terms == terms:
+                ownership = taken.ownership
             else:
                 ownership, told = self.log.acquire_and_ask(
                     name, self.node, asked.call, ttl=self._ttl, terms=terms
@@ -359,7 +339,7 @@ class RedisTransport:
         if self._mail.trust is not None:
             self._mail.trust.forget(name)
         try:
-            before = self._before.pop(name, None) or ownership.before or None
+            before = self._adopter.before(name) or ownership.before or None
             if taken is not None:
                 for route in subscriptions:
                     self._topics.declare(route)  # whoever took it has all begin together
@@ -369,9 +349,10 @@ class RedisTransport:
             self._stays.end(stay)
             self.log.release(ownership)
             raise
-        with self._lock:
-            self._entrances[name] = Entrance(self._sender, name, inbox.owner)
-        self._consumer.read(ownership, _Arrivals(self, stay), most=stay.most)
+        self._entrances.begin(name, inbox.owner)
+        self._consumer.read(
+            ownership, Arrivals(stay, self._receiver, self._reclaims), most=stay.most
+        )
 
     def _follow(self, stay: Stay, before: str | None, subscriptions: Sequence[Route]) -> None:
         """Have the agent get broadcasts and events, from where it was if it was anywhere."""
@@ -388,10 +369,9 @@ class RedisTransport:
         stay = self._stays.die(inbox.name, inbox, gone=gone, now=self._closed)
         if stay is None:
             return
-        with self._lock:
-            self._entrances.pop(stay.agent, None)
+        self._entrances.forget(stay.agent)
         if stay.ownership is not None:
-            self._errands.put(self._give_up if stay.goes_on else self._bury, stay)
+            self._burials.put(stay)
 
     def token(self, agent: str) -> str | None:
         """The fencing token with which this node owns the agent."""
@@ -408,23 +388,11 @@ class RedisTransport:
             return found
         if self._home is None or self.log.known([name])[0] is None:
             return None
-        with self._lock:
-            if len(self._entrances) >= _REMEMBERED:
-                here = self._stays.here
-                self._entrances = {
-                    one.name: one for one in self._entrances.values() if one.name in here
-                }
-            return self._entrances.setdefault(name, Entrance(self._sender, name, None))
+        return self._entrances.learn(name)
 
     def ref_entrance(self, name: str) -> Inbox:
         """The way to an agent that somebody knows of, without a look whether it is there."""
-        return self._entrances.get(name) or Entrance(self._sender, name, None)
-
-    def _forget(self, agent: str) -> None:
-        """Nobody knows that agent any more."""
-        with self._lock:
-            if agent not in self._stays.here:
-                self._entrances.pop(agent, None)
+        return self._entrances.to(name)
 
     def names(self) -> list[str]:
         names = dict.fromkeys(self._stays.here)
@@ -475,331 +443,18 @@ class RedisTransport:
         """The log, whoever is to get it: nobody has taken it when it is published."""
         return (self._log_entrance,)
 
-    # -- the way in
+    # --
 
-    def deliver(self, stay: Stay, item: Item, now: int) -> None:
-        """Put a message that was fetched into its mailbox. `now`: server time, milliseconds."""
-        inbox, home = stay.inbox, self._home
-        if home is None:
-            return
-        try:
-            message, asker = self._mail.opened(inbox.name, item, now)
-        except (Undecodable, Untrusted) as error:
-            self._undecodable(stay, item, error)
-            return
-        delivery = message.delivery = Delivery(stay, item.id)
-        if item.expiry:
-            left = home.clock.now() + (item.expiry - now) / 1_000
-            signed = None if self._mail.trust is None else message.deadline
-            message.deadline = left if signed is None else min(left, signed)
-        if asker is not None:
-            message.answer_to = self._answers.owed(asker, message, delivery, inbox)
-        offered = inbox.offer(message)
-        if (offered is Refusal.FULL or offered is message) and inbox.insist(message):
-            # It was counted in Redis; here other things may wait: schedules, what Pykka sends.
-            offered = None
-        if offered is not None:
-            home.fail(message, inbox.name, Reason.STOPPED, AgentStopped(inbox.name))
-        elif asker is not None and getattr(inbox.owner, "parked", False):
-            inbox.owner.refuse_asks()
+    def _forget(self, agent: str) -> None:
+        """Nobody knows that agent any more."""
+        self._entrances.forget(agent)
 
-    def lost(self, arrivals: _Arrivals, reading: Reading) -> None:
-        """The agent is not ours any more, says the server."""
-        self._errands.put(self._reclaim, (arrivals, reading))
-
-    def _reclaim(self, lost: list[tuple[_Arrivals, Reading]]) -> None:
-        """Own agents again that the server knows nobody of: it lost what it had. Else let go."""
-        known = self.log.known([one.stay.agent for one, _ in lost])
-        if None in known:
-            self._offer_again()
-        for (one, reading), found in zip(lost, known, strict=True):
-            stay = one.stay
-            if self._stays.here.get(stay.agent) is not stay:
-                continue
-            if self._stays.leaving or (found is not None and found.node not in ("", self.node)):
-                self._let_go(stay)
-                continue
-            try:
-                stay.ownership = self.log.acquire(
-                    stay.agent, self.node, ttl=self._ttl, terms=stay.terms
-                )
-            except OwnedBy:
-                self._let_go(stay)
-            else:
-                self._consumer.read(stay.ownership, one, most=stay.most, after=reading)
-
-    def _let_go(self, stay: Stay) -> None:
+    def _let_go(self, agent: str) -> None:
         """Another node owns the agent now."""
-        stay.goes_on = True
-        if self._stays.end(stay):
-            with self._lock:
-                self._entrances.pop(stay.agent, None)
-        self._topics.lost([stay.agent])
-        owner = stay.inbox.owner
-        if owner is not None:
-            owner.stop(reason="another node owns it now")
+        self._entrances.forget(agent)
+        self._topics.lost([agent])
 
     def _offer_again(self) -> None:
         check_in(self._server, self._namespace, len(self.log.tags))
         for name, terms in self._offered.copy().items():
             self.log.offer(name, terms)
-
-    def notes_lost(self, reading: Reading) -> None:
-        """The inbox of this node is not there any more, or another took this one for dead."""
-        self._errands.put(self._reclaim_notes, reading)
-
-    def _reclaim_notes(self, lost: list[Reading]) -> None:
-        self._open_notes(lost[-1])
-
-    def _open_notes(self, after: Reading | None = None) -> None:
-        name = notes_of(self.node)
-        self._notes = self.log.acquire(name, self.node, ttl=self._ttl, terms=Terms(_MOST_NOTES))
-        self._consumer.read(self._notes, _Notes(self), most=_NOTES, after=after)
-
-    def take_note(self, item: Item, now: int) -> None:
-        """Something that another node tells this one."""
-        requests = self._sender.requests
-        try:
-            note = self._mail.opened_note(notes_of(self.node), item, now, requests.agent_of)
-        except Untrusted as error:
-            self._keep_letter(item, None, error)
-            return
-        except Undecodable as error:
-            self._answer_undecodable(item, error)
-            return
-        match note:
-            case Outcome():
-                requests.settle(note)
-            case Cancelled(request):
-                self._answers.cancel(request)
-            case StopAgent(name, drain):
-                stay = self._stays.here.get(name)
-                if stay is not None and stay.inbox.owner is not None:
-                    stay.inbox.owner.stop(drain=drain)
-
-    def _undecodable(self, stay: Stay, item: Item, error: Undecodable | Untrusted) -> None:
-        letter = Letter(item.level, item.position, reason_of(error), 1, str(error))
-        self._keep_letter(item, stay.agent, error)
-        self._consumer.done(stay.agent, item.id, letter)
-
-    def _answer_undecodable(self, item: Item, error: Undecodable) -> None:
-        """The asker hears why; where not even that can be read, a letter is kept."""
-        if len(item.blob) > 17:
-            request = MessageId(int.from_bytes(item.blob[1:17], "big"))
-            if self._sender.requests.settle(Outcome(request, error=error)):
-                return
-        self._keep_letter(item, None, error)
-
-    def _keep_letter(
-        self, item: Item, recipient: str | None, error: Undecodable | Untrusted
-    ) -> None:
-        home = self._home
-        if home is not None:
-            letter = letter_of(item.blob, item.id, home.clock.now(), recipient=recipient)
-            home.refuse(letter, recipient, reason_of(error), error)
-
-    # -- agents that go, and come
-
-    def _bury(self, ended: list[Stay]) -> None:
-        """Agents ended for good: what waits for them ends with them, and their names are free.
-
-        Those are left out that are another's by now, or were buried by a try whose answer was
-        lost.
-        """
-        names = [one.agent for one in ended]
-        ours = self._end([one.owned() for one in ended])
-        self._topics.forget(ours)
-        self._consumer.give_up(names, _LAST_BURIAL if self._closed else BURIAL)
-        ours = self._end(list(ours.values()))  # where they stand, now that all is acknowledged
-        by_name = {one.agent: one for one in ended}
-        for name, ownership in ours.items():
-            if ownership.depth:
-                self._end_waiting(by_name[name], ownership)
-        for fenced in self.log.drop_many(list(ours.values()), Reason.STOPPED):
-            self._trouble.report(fenced)
-        # Not while Redis is away: a new agent of the name would be buried with the next try.
-        self._stays.buried(names)
-
-    def _end(self, ownerships: list[Ownership]) -> dict[str, Ownership]:
-        told = self.log.end_many(ownerships)
-        return {one.agent: one for one in told if not isinstance(one, Fenced)}
-
-    def _end_waiting(self, one: Stay, ownership: Ownership) -> None:
-        """What lies in its inbox gets nobody to handle it: dead letters, and errors to askers."""
-        cursors = ownership.cursors
-        while True:
-            fetched = self.log.fetch(ownership, cursors, count=500)
-            if not fetched.items:
-                return
-            moved = list(cursors)
-            for item in fetched.items:
-                moved[item.level] = moved[item.level]._replace(
-                    position=item.position + 1, id=item.id
-                )
-                self._end_one(one, item)
-            a, b, c, d = moved
-            cursors = a, b, c, d
-
-    def _end_one(self, one: Stay, item: Item) -> None:
-        name = one.agent
-        try:
-            message, asker = self._mail.opened(name, item, int(self._mail.server_time() * 1_000))
-        except (Undecodable, Untrusted) as error:
-            self._keep_letter(item, name, error)
-            return
-        if asker is not None:
-            message.answer_to = self._answers.owed(asker, message, None, one.inbox)
-        if self._home is not None:
-            self._home.fail(message, name, Reason.STOPPED, AgentStopped(name))
-
-    def _give_up(self, leaving: list[Stay]) -> None:
-        """Leave agents to whoever else can make them."""
-        names = {one.agent for one in leaving}
-        self._topics.park(names, _LAST_BURIAL)
-        for ownership in self._consumer.give_up(names, _LAST_BURIAL):
-            names.discard(ownership.agent)
-            self._errands.put(self._release, ownership)
-        self._stays.buried(names)
-
-    def _release(self, ownerships: list[Ownership]) -> None:
-        self.log.release_many(ownerships)
-        self._stays.buried(one.agent for one in ownerships)
-
-    def _wanted(self, names: list[str]) -> list[str]:
-        """Which agents without an owner this node would run."""
-        now = time.monotonic()
-        if self._stays.leaving:
-            return []
-        names = [
-            name
-            for name in names
-            if not is_notes(name)
-            and name not in self._stays.here
-            and name not in self._adopted
-            and self._unmade.get(name, 0.0) <= now
-        ]
-        known = self.log.known(names) if names else []
-        return [
-            name
-            for name, found in zip(names, known, strict=True)
-            if found is not None and found.spec and self.crew.can_make(name, found.spec)
-        ]
-
-    def _adopt(self, ownership: Ownership) -> None:
-        if ownership.before:
-            self._before[ownership.agent] = ownership.before
-        self._adopted.add(ownership.agent)
-        self._making.put(self._make, ownership)
-
-    def _make(self, ownerships: list[Ownership]) -> None:
-        """Make agents that are ours now. Those that cannot be made are left to others."""
-        names = [one.agent for one in ownerships]
-        ownerships = [one for one in ownerships if one.agent not in self._stays.here]
-        known = self.log.known([one.agent for one in ownerships])
-        self._resume(ownerships, known)
-        unmade: list[tuple[Ownership, float]] = []
-        for ownership, found in zip(ownerships, known, strict=True):
-            if found is None or self._stays.leaving:
-                unmade.append((ownership, _RETRY_MAKING))
-                continue
-            try:
-                self.crew.make(ownership.agent, found.spec)
-            except (NameTaken, BusClosed, TransportUnavailable):
-                # By the dead, in the eyes of the registry; or this node has begun to stop; or
-                # Redis is away, which is no fault of the agent.
-                unmade.append((ownership, _MOMENT))
-            except Exception as error:  # noqa: BLE001 - an agent's own code runs here
-                self._trouble.report(error)
-                unmade.append((ownership, _RETRY_MAKING))
-        self._topics.begin([one.agent for one in ownerships])
-        self._leave_unmade(unmade)
-        self._adopted.difference_update(names)
-
-    def _resume(self, ownerships: list[Ownership], known: list[Known | None]) -> None:
-        """Have agents go on with broadcasts and events where they were, in few round trips."""
-        taken = {
-            ownership.agent: (ownership, found.terms)
-            for ownership, found in zip(ownerships, known, strict=True)
-            if found is not None
-        }
-        self._topics.resume({name: self._before.get(name) for name in taken}, begin=False)
-        self._taken.update(taken)
-        for ownership in ownerships:
-            self._before.pop(ownership.agent, None)
-
-    def _leave_unmade(self, unmade: list[tuple[Ownership, float]]) -> None:
-        """Leave agents to others, where they are, and to this node after some seconds."""
-        now = time.monotonic()
-        left: dict[str, Ownership] = {}
-        for ownership, seconds in unmade:
-            self._unmade[ownership.agent] = now + seconds
-            self._taken.pop(ownership.agent, None)
-            # Else it was made, and is given up once what it has done is acknowledged.
-            if not self._stays.is_known(ownership.agent):
-                left[ownership.agent] = ownership
-        if left:
-            self._topics.park(left, _NO_TIME)
-            self.log.release_many(list(left.values()))
-
-    def _died(self, node: str) -> None:
-        """Another node is dead. Its agents that run nowhere else leave their askers alone.
-
-        Their inboxes are kept for a node of theirs that may come back, but not for ever.
-        """
-        now = time.monotonic()
-        lost, look_at = self._orphans.get(node, (frozenset(), 0.0))
-        if now >= look_at:
-            lost = self._left_behind(node)
-            self._orphans = {name: one for name, one in self._orphans.items() if one[1] > now}
-            self._orphans[node] = lost, now + _LOOK_AT_ORPHANS
-            over = self.log.silence(node) > self._orphans_kept
-            for agent in lost:
-                if over or is_notes(agent):
-                    self._end_orphan(agent)
-        self._sender.requests.owner_lost(lost)
-
-    def _left_behind(self, node: str) -> frozenset[str]:
-        """The agents of a node that no other node may run, and its own inbox."""
-        agents = self.log.owned(node)
-        known = zip(agents, self.log.known(agents), strict=True)
-        return frozenset(agent for agent, one in known if one is None or not one.spec)
-
-    def _end_orphan(self, agent: str) -> None:
-        try:
-            self.log.drop(self.log.acquire(agent, self.node, ttl=self._ttl), Reason.CRASHED_OWNER)
-        except (OwnedBy, Fenced):
-            return  # another node was faster
-
-
-class _Arrivals:
-    """The messages of one agent that runs here."""
-
-    __slots__ = ("_transport", "stay")
-
-    def __init__(self, transport: RedisTransport, stay: Stay) -> None:
-        self._transport = transport
-        self.stay = stay
-
-    def take(self, items: Sequence[Item], now: int) -> None:
-        for item in items:
-            self._transport.deliver(self.stay, item, now)
-
-    def lost(self, reading: Reading) -> None:
-        self._transport.lost(self, reading)
-
-
-class _Notes:
-    """What other nodes tell this one; each is over once it is read."""
-
-    def __init__(self, transport: RedisTransport) -> None:
-        self._transport = transport
-        self._name = notes_of(transport.node)
-
-    def take(self, items: Sequence[Item], now: int) -> None:
-        transport = self._transport
-        for item in items:
-            transport.take_note(item, now)
-            transport._consumer.done(self._name, item.id)
-
-    def lost(self, reading: Reading) -> None:
-        self._transport.notes_lost(reading)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import Untrusted
 from actorbus.message import Message, MessageId, MessageKind, Priority, Reason
+
+if TYPE_CHECKING:
+    from actorbus.bus.transport import Home
+    from actorbus.bus.transports.redis.log import Item
+    from actorbus.errors import Undecodable
 
 _KEPT: Final = 1_024
 """Bytes of it."""
@@ -43,3 +48,9 @@ def letter_of(
 
 def reason_of(error: Exception) -> Reason:
     return Reason.REFUSED if isinstance(error, Untrusted) else Reason.UNDECODABLE
+
+
+def refuse(home: Home, item: Item, recipient: str | None, error: Undecodable | Untrusted) -> None:
+    """Keep a letter of what lies in an inbox and cannot be taken."""
+    letter = letter_of(item.blob, item.id, home.clock.now(), recipient=recipient)
+    home.refuse(letter, recipient, reason_of(error), error)

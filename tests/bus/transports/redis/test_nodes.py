@@ -1157,7 +1157,7 @@ class TestLife:
         # The node begins to stop right after it became the owner.
         owned = transport.log.acquire("traveller", transport.node, ttl=10.0)
         transport._stays.leaving = True
-        transport._make([owned])
+        transport._adopter.make([owned])
         third.spawn(traveller, name="makes it known there")
 
         assert third.ask("traveller", 1).get(DEADLINE) == "hello 1"
@@ -1179,7 +1179,7 @@ class TestLife:
 
         owned = transport.log.acquire("traveller", transport.node, ttl=10.0)
         transport.crew.make = stop_meanwhile
-        transport._make([owned])
+        transport._adopter.make([owned])
 
         # Given up now, what it has done and not acknowledged would be done again.
         assert transport.log.known(["traveller"])[0].node == transport.node

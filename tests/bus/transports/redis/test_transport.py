@@ -123,7 +123,7 @@ class TestDeath:
     def test_what_waits_for_such_an_agent_is_kept_and_then_a_dead_letter(
         self, transport: RedisTransport, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("actorbus.bus.transports.redis.transport._LOOK_AT_ORPHANS", 0.1)
+        monkeypatch.setattr("actorbus.bus.transports.redis.orphans._LOOK_AGAIN", 0.1)
         transport.log.beat("dying~1", ttl=0.5)
         transport.log.acquire("counter", "dying~1", ttl=0.5)
 

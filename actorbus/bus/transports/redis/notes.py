@@ -1,0 +1,124 @@
+"""The inbox of a node itself: what other nodes tell this one. See ``letters`` for what that is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from actorbus.bus.transports.redis.letters import Cancelled, Outcome, StopAgent, notes_of
+from actorbus.bus.transports.redis.log import Terms
+from actorbus.bus.transports.redis.unreadable import refuse
+from actorbus.errors import Undecodable, Untrusted
+from actorbus.message import MessageId, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actorbus.bus.transport import Home
+    from actorbus.bus.transports.redis.answers import Answers
+    from actorbus.bus.transports.redis.consumer import Consumer
+    from actorbus.bus.transports.redis.errands import Errands
+    from actorbus.bus.transports.redis.log import InboxLog, Item, Ownership
+    from actorbus.bus.transports.redis.mail import Mail
+    from actorbus.bus.transports.redis.reading import Reading
+    from actorbus.bus.transports.redis.requests import Requests
+    from actorbus.bus.transports.redis.stays import Stays
+
+_IN_HAND: Final = 1_000
+"""Notes that are handed out and not acknowledged: the table knows an answer that comes twice."""
+_MOST: Final = 1_000_000
+
+
+class Notes:
+    """Each is over once it is read.
+
+    Args:
+        node: this incarnation of the node.
+        ttl: seconds without a sign of life after which a node is dead.
+        requests: settled by the answers that come.
+        answers: cancelled where nobody waits any more.
+    """
+
+    def __init__(
+        self,
+        log: InboxLog,
+        home: Home,
+        stays: Stays,
+        *,
+        node: str,
+        ttl: float,
+        consumer: Consumer,
+        mail: Mail,
+        requests: Requests,
+        answers: Answers,
+        errands: Errands,
+    ) -> None:
+        self._log = log
+        self._home = home
+        self._stays = stays
+        self._node = node
+        self._name = notes_of(node)
+        self._ttl = ttl
+        self._consumer = consumer
+        self._mail = mail
+        self._requests = requests
+        self._answers = answers
+        self._errands = errands
+        self._ownership: Ownership | None = None
+
+    def open(self, after: Reading | None = None) -> None:
+        """
+        Raises:
+            TransportUnavailable: the server did not answer.
+        """
+        self._ownership = self._log.acquire(
+            self._name, self._node, ttl=self._ttl, terms=Terms(_MOST)
+        )
+        self._consumer.read(self._ownership, self, most=_IN_HAND, after=after)
+
+    def close(self) -> None:
+        """
+        Raises:
+            TransportUnavailable: the server did not answer.
+            Fenced: others have ended it, because they took this node for dead.
+        """
+        if self._ownership is not None:
+            self._log.drop(self._ownership, Reason.STOPPED)
+
+    def take(self, items: Sequence[Item], now: int) -> None:
+        for item in items:
+            self._take(item, now)
+            self._consumer.done(self._name, item.id)
+
+    def lost(self, reading: Reading) -> None:
+        """It is not there any more, or another node took this one for dead."""
+        self._errands.put(self._reopen, reading)
+
+    def _reopen(self, lost: list[Reading]) -> None:
+        self.open(lost[-1])
+
+    def _take(self, item: Item, now: int) -> None:
+        try:
+            note = self._mail.opened_note(self._name, item, now, self._requests.agent_of)
+        except Untrusted as error:
+            refuse(self._home, item, None, error)
+            return
+        except Undecodable as error:
+            self._answer_undecodable(item, error)
+            return
+        match note:
+            case Outcome():
+                self._requests.settle(note)
+            case Cancelled(request):
+                self._answers.cancel(request)
+            case StopAgent(name, drain):
+                stay = self._stays.here.get(name)
+                if stay is not None and stay.inbox.owner is not None:
+                    stay.inbox.owner.stop(drain=drain)
+
+    def _answer_undecodable(self, item: Item, error: Undecodable) -> None:
+        """The asker hears why; where not even that can be read, a letter is kept."""
+        if len(item.blob) > 17:
+            request = MessageId(int.from_bytes(item.blob[1:17], "big"))
+            if self._requests.settle(Outcome(request, error=error)):
+                return
+        refuse(self._home, item, None, error)

@@ -1,0 +1,79 @@
+"""The way into a node: what was fetched goes into the mailboxes of its agents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actorbus.bus.mailbox import Refusal
+from actorbus.bus.transports.redis.delivery import Delivery
+from actorbus.bus.transports.redis.log import Letter
+from actorbus.bus.transports.redis.unreadable import reason_of, refuse
+from actorbus.errors import AgentStopped, Undecodable, Untrusted
+from actorbus.message import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from actorbus.bus.transport import Home
+    from actorbus.bus.transports.redis.answers import Answers
+    from actorbus.bus.transports.redis.log import Item
+    from actorbus.bus.transports.redis.mail import Mail
+    from actorbus.bus.transports.redis.reading import Reading
+    from actorbus.bus.transports.redis.reclaims import Reclaims
+    from actorbus.bus.transports.redis.stays import Stay
+
+
+class Receiver:
+    """Receives for one node. Called on the consumer's thread: nothing here blocks."""
+
+    def __init__(self, home: Home, mail: Mail, answers: Answers) -> None:
+        self._home = home
+        self._mail = mail
+        self._answers = answers
+
+    def deliver(self, stay: Stay, item: Item, now: int) -> None:
+        """Put a message that was fetched into its mailbox. `now`: server time, milliseconds."""
+        inbox, home = stay.inbox, self._home
+        try:
+            message, asker = self._mail.opened(inbox.name, item, now)
+        except (Undecodable, Untrusted) as error:
+            self._refuse(stay, item, error)
+            return
+        delivery = message.delivery = Delivery(stay, item.id)
+        if item.expiry:
+            left = home.clock.now() + (item.expiry - now) / 1_000
+            signed = None if self._mail.trust is None else message.deadline
+            message.deadline = left if signed is None else min(left, signed)
+        if asker is not None:
+            message.answer_to = self._answers.owed(asker, message, delivery, inbox)
+        offered = inbox.offer(message)
+        if (offered is Refusal.FULL or offered is message) and inbox.insist(message):
+            # It was counted in Redis; here other things may wait: schedules, what Pykka sends.
+            offered = None
+        if offered is not None:
+            home.fail(message, inbox.name, Reason.STOPPED, AgentStopped(inbox.name))
+        elif asker is not None and getattr(inbox.owner, "parked", False):
+            inbox.owner.refuse_asks()
+
+    def _refuse(self, stay: Stay, item: Item, error: Undecodable | Untrusted) -> None:
+        refuse(self._home, item, stay.agent, error)
+        letter = Letter(item.level, item.position, reason_of(error), 1, str(error))
+        stay.consumer.done(stay.agent, item.id, letter)
+
+
+class Arrivals:
+    """Where the messages of one agent go that runs here."""
+
+    __slots__ = ("_receiver", "_reclaims", "stay")
+
+    def __init__(self, stay: Stay, receiver: Receiver, reclaims: Reclaims) -> None:
+        self.stay = stay
+        self._receiver = receiver
+        self._reclaims = reclaims
+
+    def take(self, items: Sequence[Item], now: int) -> None:
+        for item in items:
+            self._receiver.deliver(self.stay, item, now)
+
+    def lost(self, reading: Reading) -> None:
+        self._reclaims.put(self, reading)
