@@ -11,6 +11,12 @@ answer too, is in the inboxes of others before its message is acknowledged.
 
 An agent whose node dies is taken over by another node that can make it (``Crew``); the others
 keep their inboxes for as long as a node of theirs may come back.
+
+Who does what: ``Sender`` (all that goes out), ``Consumer`` and ``Receiver`` (messages that come
+in), ``TopicReader`` and ``Events`` (broadcasts and events), ``Notes`` (what nodes tell each other),
+``Keeper`` (beats, and finds what nobody keeps), ``Adopter`` (makes it here), ``Orphans`` (what runs
+nowhere), ``Burials`` (who ends here), ``Reclaims`` (who was lost by the server), ``Stays`` (who is
+here).
 """
 
 from __future__ import annotations
