@@ -345,6 +345,7 @@ class Consumer:
                 if reading.cursors != cursors:
                     self._hungry[agent] = None  # it was reset meanwhile
                     return
+                self._server_ahead = found.now - int(time.monotonic() * 1_000)
                 reading.fetched(found.items, found.unseen)
                 new = reading.hand_out()
                 if reading.unseen:
@@ -354,7 +355,6 @@ class Consumer:
         if isinstance(found, Fenced):
             recipient.lost(reading)
         elif new:
-            self._server_ahead = found.now - int(time.monotonic() * 1_000)
             self._hand(recipient, new)
 
     def _try_suspects(self) -> None:

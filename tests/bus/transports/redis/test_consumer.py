@@ -11,7 +11,7 @@ import pytest
 
 from actorbus.bus.transports.redis.consumer import Consumer
 from actorbus.bus.transports.redis.lanes import Accepted, Parcel, Refused
-from actorbus.bus.transports.redis.log import InboxLog, Letter, Taken
+from actorbus.bus.transports.redis.log import START, InboxLog, Letter, Taken
 from actorbus.bus.transports.redis.outbox import Outbox
 from actorbus.redis_client import RedisServer
 
@@ -32,6 +32,7 @@ class Agent:
         self.name = name
         self.found: list[str] = []
         self.in_hand: list[Item] = []
+        self.told_at = 0
         self.was_lost = threading.Event()
         self._consumer = consumer
         self._waits = waits
@@ -41,6 +42,7 @@ class Agent:
         with self._changed:
             self.found += [item.blob.decode() for item in items]
             self.in_hand += items
+            self.told_at = now
             self._changed.notify_all()
         if not self._waits:
             self.handle()
@@ -229,6 +231,25 @@ def test_an_agent_that_another_node_took_is_lost_and_its_work_is_done_there(
     assert first.was_lost.wait(DEADLINE)
     other.close(DEADLINE)
     assert log.depth("a") == 0
+
+
+def test_who_starts_with_what_a_dead_owner_had_knows_the_time_of_the_server(
+    log: InboxLog, server: RedisServer, way: Way
+) -> None:
+    """Else what expired meanwhile would be handled all the same."""
+    dead = log.acquire("a", "n1", ttl=10)
+    way.send("a", "text")
+    wait_until(lambda: log.depth("a") == 1)
+    sent = log.fetch(dead, START).now
+    consumer = Consumer(log, server, "n2")
+    consumer.start()
+    agent = Agent(consumer, "a")
+
+    consumer.read(log.acquire("a", "n2", ttl=10), agent)
+
+    assert agent.has(1)
+    assert sent <= agent.told_at < sent + 60_000
+    consumer.close(DEADLINE)
 
 
 def test_an_agent_that_is_given_up_repeats_nothing_elsewhere(
