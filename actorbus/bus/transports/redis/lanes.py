@@ -10,14 +10,15 @@ names the last number that it still knows, and the lane goes back to there.
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from actorbus.bus.transports.redis.log import Outgoing, Taken
+from actorbus.bus.transports.redis.log import Load, Taken, Timed, item_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from actorbus.bus.transports.redis.log import Sent
+    from actorbus.bus.transports.redis.log import Sent, Shipped
 
 _PER_LANE: Final = 100
 """Messages of one lane in a batch, so that no recipient holds up the others."""
@@ -45,9 +46,9 @@ class Parcel(NamedTuple):
 
 
 class Accepted(NamedTuple):
-    """It is in the inbox."""
+    """They are in their inbox."""
 
-    parcel: Parcel
+    parcels: Sequence[Parcel]
 
 
 class Refused(NamedTuple):
@@ -67,6 +68,17 @@ class Hole(NamedTuple):
 News = Accepted | Refused | Hole
 
 
+class _Kept:
+    """Messages that were accepted together, the first under number ``first``."""
+
+    __slots__ = ("accepted_at", "first", "parcels")
+
+    def __init__(self, first: int, parcels: Iterable[Parcel], accepted_at: float) -> None:
+        self.first = first
+        self.parcels = deque(parcels)
+        self.accepted_at = accepted_at
+
+
 class _Lane:
     """Messages to one agent: ``waiting`` ones get the numbers after ``accepted``."""
 
@@ -75,6 +87,7 @@ class _Lane:
         "accepted_at",
         "agent",
         "base",
+        "kept",
         "missing_since",
         "on_the_way",
         "pause",
@@ -91,7 +104,9 @@ class _Lane:
         self.waiting: deque[Parcel] = deque()
         self.on_the_way = 0
         """How many of the waiting are sent, and what became of them is not known yet."""
-        self.window: deque[tuple[int, Parcel, float]] = deque()
+        self.window: deque[_Kept] = deque()
+        self.kept = 0
+        """How many messages are in the window."""
         self.missing_since: float | None = None
         """Since when the server does not know the agent any more."""
         self.base = False
@@ -123,7 +138,7 @@ class Lanes:
         self._lanes: dict[str, _Lane] = {}
         self._busy: deque[_Lane] = deque()
         """Those with messages that wait, the one whose turn it is first."""
-        self._batch: list[tuple[_Lane, int]] = []
+        self._batch: list[_Lane] = []
         self.waiting = 0
         """Messages that are not accepted yet."""
 
@@ -137,38 +152,38 @@ class Lanes:
         lane.waiting.append(parcel)
         self.waiting += 1
 
-    def next_batch(self, now: float, most: int) -> list[Outgoing]:
+    def next_batch(self, now: float, most: int) -> list[Load]:
         """What to send now: at most so many messages. The same again after ``failed``.
 
         Its fate must be told by ``answered`` or ``failed`` before the next.
         """
-        batch: list[Outgoing] = []
+        batch: list[Load] = []
         self._batch = []
+        messages = 0
         for _ in range(len(self._busy)):
             lane = self._busy[0]
             self._busy.rotate(-1)
             if lane.rests_until > now:
                 continue
             count = lane.on_the_way or min(len(lane.waiting), _PER_LANE)
-            if batch and len(batch) + count > most:
+            if batch and messages + count > most:
                 break
             count = min(count, most) if not lane.on_the_way else count
-            batch += self._numbered(lane, count, now)
+            batch.append(_load(lane, count, now))
+            messages += count
             lane.on_the_way = count
-            self._batch.append((lane, count))
+            self._batch.append(lane)
         return batch
 
     def wakes_at(self) -> float | None:
         """When the first lane that rests goes on; None if none waits."""
         return min((lane.rests_until for lane in self._busy), default=None)
 
-    def answered(self, answers: Sequence[Sent], now: float) -> list[News]:
-        """What became of the last batch."""
+    def answered(self, answers: Sequence[Shipped], now: float) -> list[News]:
+        """What became of the last batch, load by load."""
         news: list[News] = []
-        at = 0
-        for lane, count in self._batch:
-            self._settle(lane, answers[at : at + count], now, news)
-            at += count
+        for lane, answer in zip(self._batch, answers, strict=True):
+            self._settle(lane, answer, now, news)
         self._batch = []
         self._busy = deque(lane for lane in self._busy if lane.waiting)
         return news
@@ -186,44 +201,27 @@ class Lanes:
         self.waiting = 0
         return left
 
-    def _numbered(self, lane: _Lane, count: int, now: float) -> Iterator[Outgoing]:
-        for offset in range(count):
-            one = lane.waiting[offset]
-            delay = None if one.due is None or one.due <= now else one.due - now
-            ttl = None if one.expires is None else one.expires - now - (delay or 0.0)
-            yield Outgoing(
-                lane.agent,
-                lane.accepted + 1 + offset,
-                one.level,
-                one.id,
-                one.blob,
-                ttl,
-                delay,
-                lane.base and offset == 0,
-            )
-
-    def _settle(self, lane: _Lane, answers: Sequence[Sent], now: float, news: list[News]) -> None:
+    def _settle(self, lane: _Lane, answer: Shipped, now: float, news: list[News]) -> None:
         lane.on_the_way = 0
-        for answer in answers:
-            if answer.taken is Taken.OK:
-                news.append(Accepted(self._accept(lane, now)))
-            elif answer.taken is Taken.NO_AGENT and self._may_come_back(lane, answer, now):
-                self._rest(lane, now, news)
-                break
-            elif answer.taken is Taken.NO_AGENT:
-                news.append(Refused(self._take(lane), Taken.NO_AGENT))
-                break
-            elif answer.taken is Taken.DROP:
-                news.append(Refused(self._take(lane), Taken.FULL))
-                break
-            elif answer.taken is Taken.FULL:
-                self._rest(lane, now, news)
-                break
-            else:
-                if answer.number < lane.accepted:
-                    self._go_back(lane, answer.number, now, news)
-                break
+        if answer.taken:
+            news.append(Accepted(self._accept(lane, answer.taken, now)))
+        if answer.refused is not None:
+            self._refused(lane, answer.refused, now, news)
         self._forget_old(lane, now)
+
+    def _refused(self, lane: _Lane, why: Sent, now: float, news: list[News]) -> None:
+        match why.taken:
+            case Taken.NO_AGENT if self._may_come_back(lane, why, now):
+                self._rest(lane, now, news)
+            case Taken.NO_AGENT:
+                news.append(Refused(self._take(lane), Taken.NO_AGENT))
+            case Taken.DROP:
+                news.append(Refused(self._take(lane), Taken.FULL))
+            case Taken.FULL:
+                self._rest(lane, now, news)
+            case _:
+                if why.number < lane.accepted:
+                    self._go_back(lane, why.number, now, news)
 
     def _may_come_back(self, lane: _Lane, answer: Sent, now: float) -> bool:
         """Whether the server has forgotten an agent that it knew: its owner says so soon."""
@@ -237,16 +235,19 @@ class Lanes:
         self.waiting -= 1
         return lane.waiting.popleft()
 
-    def _accept(self, lane: _Lane, now: float) -> Parcel:
-        parcel = self._take(lane)
-        lane.accepted += 1
+    def _accept(self, lane: _Lane, count: int, now: float) -> list[Parcel]:
+        take = lane.waiting.popleft
+        parcels = [take() for _ in range(count)]
+        self.waiting -= count
+        lane.window.append(_Kept(lane.accepted + 1, parcels, now))
+        lane.kept += count
+        self._kept_bytes += sum([len(one.blob) for one in parcels])
+        lane.accepted += count
         lane.accepted_at = now
         lane.missing_since = None
         lane.base = False
         lane.pause = _FIRST_PAUSE
-        lane.window.append((lane.accepted, parcel, now))
-        self._kept_bytes += len(parcel.blob)
-        return parcel
+        return parcels
 
     def _rest(self, lane: _Lane, now: float, news: list[News]) -> None:
         """The inbox is full. Its first message tries again, until its deadline."""
@@ -260,23 +261,61 @@ class Lanes:
 
         One that has not heard of us for long may know another agent of that name.
         """
-        again = [(number, parcel) for number, parcel, _ in lane.window if number > last]
-        first = again[0][0] if again else lane.accepted + 1
+        again = self._kept_after(lane, last)
+        first = lane.accepted + 1 - len(again)
         if first > last + 1:
             if now - lane.accepted_at < _REMEMBERED:
                 news.append(Hole(lane.agent, first - last - 1))
             lane.base = True
-        lane.waiting.extendleft(parcel for _, parcel in reversed(again))
+        lane.waiting.extendleft(reversed(again))
         self.waiting += len(again)
         lane.accepted = first - 1
-        while lane.window and lane.window[-1][0] > last:
-            self._kept_bytes -= len(lane.window.pop()[1].blob)
+
+    def _kept_after(self, lane: _Lane, last: int) -> list[Parcel]:
+        """Take what came after number `last` out of the window."""
+        again: list[Parcel] = []
+        while lane.window and lane.window[-1].first + len(lane.window[-1].parcels) - 1 > last:
+            kept = lane.window[-1]
+            while kept.parcels and kept.first + len(kept.parcels) - 1 > last:
+                again.append(kept.parcels.pop())
+            if not kept.parcels:
+                lane.window.pop()
+        lane.kept -= len(again)
+        self._kept_bytes -= sum(len(one.blob) for one in again)
+        again.reverse()
+        return again
 
     def _forget_old(self, lane: _Lane, now: float) -> None:
         window = lane.window
-        while window and (
-            now - window[0][2] > self._horizon
-            or len(window) > self._window
-            or self._kept_bytes > self._window_bytes
-        ):
-            self._kept_bytes -= len(window.popleft()[1].blob)
+        while window and now - window[0].accepted_at > self._horizon:
+            self._forget(lane, len(window[0].parcels))
+        while window and (lane.kept > self._window or self._kept_bytes > self._window_bytes):
+            self._forget(lane, 1)
+
+    def _forget(self, lane: _Lane, count: int) -> None:
+        """The first messages of the window: no more than those that were accepted together."""
+        kept = lane.window[0]
+        lane.kept -= count
+        for _ in range(count):
+            self._kept_bytes -= len(kept.parcels.popleft().blob)
+        kept.first += count
+        if not kept.parcels:
+            lane.window.popleft()
+
+
+def _load(lane: _Lane, count: int, now: float) -> Load:
+    parcels = list(islice(lane.waiting, count))
+    level = parcels[0].level
+    first = lane.accepted + 1
+    for one in parcels:
+        if one.level != level or one.expires is not None or one.due is not None:
+            timed = [_timed(one, now) for one in parcels]
+            return Load(lane.agent, first, level, timed=timed, base=lane.base)
+    items = [item_of(one.id, one.blob) for one in parcels]
+    return Load(lane.agent, first, level, items, base=lane.base)
+
+
+def _timed(one: Parcel, now: float) -> Timed:
+    delay = None if one.due is None or one.due <= now else one.due - now
+    ttl = None if one.expires is None else one.expires - now - (delay or 0.0)
+    return Timed(one.level, ttl, delay, item_of(one.id, one.blob))

@@ -22,15 +22,14 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import groupby, islice
-from operator import attrgetter
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
 from actorbus.redis_client import Script, decoded, encoded, run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from redis import Redis
 
@@ -41,6 +40,7 @@ ID_SIZE: Final = 16
 _EXPIRY: Final = 13
 _HEAD: Final = _EXPIRY + 1
 """Expiry in server milliseconds and a flag, before a message's id and bytes."""
+_NO_EXPIRY: Final = b"0" * _HEAD
 MOST_AT_ONCE: Final = 1_000
 """Messages in one script."""
 
@@ -56,6 +56,32 @@ class Outgoing(NamedTuple):
     ttl: float | None = None
     delay: float | None = None
     base: bool = False
+
+
+class Timed(NamedTuple):
+    """A message of a load whose messages are not alike. Seconds."""
+
+    level: int
+    ttl: float | None
+    delay: float | None
+    item: bytes
+
+
+class Load(NamedTuple):
+    """Messages to one agent that follow one another: in bulk, all of it costs little more than
+    its bytes. ``first`` is the sequence of the first."""
+
+    agent: str
+    first: int
+    level: int
+    """Of all; of no meaning where they are ``timed``."""
+    items: Sequence[bytes] = ()
+    timed: Sequence[Timed] = ()
+    """Instead of ``items``, where levels differ, or times are to be kept."""
+    base: bool = False
+
+    def __len__(self) -> int:
+        return len(self.items) or len(self.timed)
 
 
 class Taken(Enum):
@@ -80,6 +106,17 @@ class Sent(NamedTuple):
 
 
 _TAKEN: Final = Sent(Taken.OK)
+
+
+class Shipped(NamedTuple):
+    """What became of a load: how many of its messages are in the inbox, and why the next one is
+    not. Those behind it were not looked at."""
+
+    taken: int
+    refused: Sent | None = None
+
+
+_NOT_SHIPPED: Final = Shipped(0)
 
 
 class Cursor(NamedTuple):
@@ -264,29 +301,39 @@ class InboxLog:
     ) -> list[Sent]:
         """Send messages, those to one agent in order; what became of each.
 
-        All of a partition go in one script. `create`: an agent that nobody knows gets an inbox.
+        `create`: an agent that nobody knows gets an inbox.
 
         Raises:
             TransportUnavailable: what became of them is unknown. Sending the same again is safe.
         """
+        loads = _loads(messages)
+        answers: list[Sent] = []
+        for load, (taken, refused) in zip(
+            loads, self.ship(producer, loads, create=create), strict=True
+        ):
+            answers += [_TAKEN] * taken
+            if refused is not None:
+                answers += [refused, *[_behind(load, taken, refused)] * (len(load) - taken - 1)]
+        return answers
+
+    def ship(self, producer: str, loads: Sequence[Load], *, create: bool = False) -> list[Shipped]:
+        """``send`` in bulk: what became of each load. Those of a partition go in one script.
+
+        Raises:
+            TransportUnavailable: as for ``send``.
+        """
         by_tag: dict[str, list[int]] = {}
-        for at, message in enumerate(messages):
-            by_tag.setdefault(self.tag(message.agent), []).append(at)
-        answers: list[Sent] = [_TAKEN] * len(messages)
+        for at, load in enumerate(loads):
+            by_tag.setdefault(self.tag(load.agent), []).append(at)
+        answers: list[Shipped] = [_NOT_SHIPPED] * len(loads)
         for tag, mine in by_tag.items():
-            for start in range(0, len(mine), MOST_AT_ONCE):
-                some = mine[start : start + MOST_AT_ONCE]
-                told = self._run(
-                    self._send,
-                    tag,
-                    producer,
-                    self._capacity,
-                    self._capacity_bytes,
-                    int(create),
-                    *_grouped([messages[at] for at in some]),
-                )
+            for some in _few_enough(loads, mine):
+                words: list[Any] = [producer, self._capacity, self._capacity_bytes, int(create)]
+                for at in some:
+                    _add_words(words, loads[at])
+                told = self._run(self._send, tag, *words)
                 for at, word in zip(some, told, strict=True):
-                    answers[at] = _sent(word)
+                    answers[at] = _shipped(loads[at], word)
         return answers
 
     # -- owners
@@ -685,33 +732,77 @@ def _tried(word: bytes) -> tuple[int, int] | None:
     return int(level), int(position)
 
 
-def _grouped(messages: Sequence[Outgoing]) -> list[Any]:
-    """The arguments for messages: those to one agent that follow one another together."""
-    words: list[Any] = []
-    for agent, group in groupby(messages, attrgetter("agent")):
-        few = list(group)
-        words += (encoded(agent), len(few))
-        for _, sequence, level, message_id, blob, ttl, delay, base in few:
-            words += (
-                sequence,
-                level,
-                0 if ttl is None else max(1, int(ttl * 1_000)),
-                0 if delay is None else int(delay * 1_000),
-                1 if base else 0,
-                message_id + blob,
-            )
-    return words
+def _loads(messages: Sequence[Outgoing]) -> list[Load]:
+    """Messages that follow one another, to one agent, together."""
+    loads: list[Load] = []
+    timed: list[Timed] = []
+    for agent, sequence, level, message_id, blob, ttl, delay, base in messages:
+        last = loads[-1] if loads else None
+        if (
+            last is None
+            or base
+            or last.agent != agent
+            or last.first + len(timed) != sequence
+            or len(timed) >= MOST_AT_ONCE
+        ):
+            timed = []
+            loads.append(Load(agent, sequence, level, timed=timed, base=base))
+        timed.append(Timed(level, ttl, delay, item_of(message_id, blob)))
+    return loads
+
+
+def item_of(message_id: bytes, blob: bytes) -> bytes:
+    """A message as it lies in the log, if it does not expire."""
+    return _NO_EXPIRY + message_id + blob
+
+
+def _few_enough(loads: Sequence[Load], which: Sequence[int]) -> Iterator[list[int]]:
+    """Parts of some loads that one script may take each."""
+    some: list[int] = []
+    count = 0
+    for at in which:
+        if some and count + len(loads[at]) > MOST_AT_ONCE:
+            yield some
+            some, count = [], 0
+        some.append(at)
+        count += len(loads[at])
+    if some:
+        yield some
+
+
+def _add_words(words: list[Any], load: Load) -> None:
+    """The arguments for a load."""
+    agent, first, level, items, timed, base = load
+    if items:
+        words += (encoded(agent), len(items), first, int(base), level)
+        words += items
+        return
+    words += (encoded(agent), len(timed), first, int(base), "-")
+    for of_level, ttl, delay, item in timed:
+        words += (
+            of_level,
+            0 if ttl is None else max(1, int(ttl * 1_000)),
+            0 if delay is None else int(delay * 1_000),
+            item,
+        )
+
+
+def _behind(load: Load, taken: int, refused: Sent) -> Sent:
+    """What becomes of those behind one that was not taken."""
+    if refused.taken is Taken.FULL or refused.taken is Taken.DROP:
+        return Sent(Taken.GAP, load.first + taken - 1)
+    return refused
 
 
 def _giving(ownership: Ownership, what: str) -> tuple[str, str, str, str]:
     return what, encoded(ownership.agent), encoded(ownership.node), ownership.token
 
 
-def _sent(word: bytes) -> Sent:
-    if word in (b"OK", b"DUP"):
-        return _TAKEN
-    name, _, number = word.decode().partition(" ")
-    return Sent(Taken(name), int(number or 0))
+def _shipped(load: Load, word: bytes) -> Shipped:
+    if word == b"OK":
+        return Shipped(len(load))
+    taken, name, number = word.decode().split(" ")
+    return Shipped(int(taken), Sent(Taken(name), int(number)))
 
 
 def _acking(

@@ -138,7 +138,7 @@ class Outbox:
             if not batch:
                 continue
             try:
-                answers = self._log.send(self._producer, batch, create=self._create)
+                answers = self._log.ship(self._producer, batch, create=self._create)
             except TransportUnavailable as error:
                 self._problem = error
                 self._lanes.failed()

@@ -250,9 +250,9 @@ class Sender:
     def _told(self, news: News) -> None:
         """What became of something that was sent. On the outbox's thread."""
         match news:
-            case Accepted(parcel):
-                sent: Sent = parcel.tag
-                sent.settled()
+            case Accepted(parcels):
+                for parcel in parcels:
+                    parcel.tag.settled()
             case Refused(parcel, Taken.NO_AGENT):
                 self._gone(parcel.agent)
                 self._unsent(parcel.tag, Reason.NO_SUCH_AGENT, UnknownRecipient(parcel.agent))

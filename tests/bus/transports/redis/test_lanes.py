@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actorbus.bus.transports.redis.lanes import Accepted, Hole, Lanes, Parcel, Refused
-from actorbus.bus.transports.redis.log import InboxLog, Outgoing, Sent, Taken
+from actorbus.bus.transports.redis.log import InboxLog, Load, Sent, Shipped, Taken
 from actorbus.redis_client import RedisServer
 
-OK = Sent(Taken.OK)
 NEVER = 1e9
 
 
@@ -27,15 +26,25 @@ def lanes_with(*texts: str, agent: str = "a", **options: Any) -> Lanes:
     return lanes
 
 
-def sent(batch: list[Outgoing]) -> list[tuple[int, str]]:
-    return [(one.sequence, one.blob.decode()) for one in batch]
+def sent(batch: list[Load]) -> list[tuple[int, str]]:
+    """Number and text of each message."""
+    return [
+        (load.first + at, item[30:].decode())
+        for load in batch
+        for at, item in enumerate(load.items)
+    ]
+
+
+def refused(taken: Taken, number: int = 0, *, after: int = 0) -> Shipped:
+    """What becomes of a load of which the first `after` messages were taken."""
+    return Shipped(after, Sent(taken, number))
 
 
 def accept(lanes: Lanes, now: float = 0.0) -> list[tuple[int, str]]:
     """Send all that may be sent, successfully."""
     numbered: list[tuple[int, str]] = []
     while batch := lanes.next_batch(now, 1_000):
-        lanes.answered([OK] * len(batch), now)
+        lanes.answered([Shipped(len(load)) for load in batch], now)
         numbered += sent(batch)
     return numbered
 
@@ -47,7 +56,10 @@ class TestNumbers:
 
         batch = lanes.next_batch(0.0, 1_000)
 
-        assert [(one.agent, one.sequence) for one in batch] == [("a", 1), ("a", 2), ("b", 1)]
+        assert [(one.agent, sent([one])) for one in batch] == [
+            ("a", [(1, "1"), (2, "2")]),
+            ("b", [(1, "x")]),
+        ]
 
     def test_they_go_on(self) -> None:
         lanes = lanes_with("1", "2")
@@ -76,7 +88,23 @@ class TestNumbers:
     def test_a_batch_has_so_many_at_most(self) -> None:
         lanes = lanes_with(*map(str, range(50)))
 
-        assert len(lanes.next_batch(0.0, 7)) == 7
+        assert sum(map(len, lanes.next_batch(0.0, 7))) == 7
+
+    def test_messages_that_are_not_alike_go_together_all_the_same(self) -> None:
+        lanes = Lanes()
+        lanes.add(parcel("1"))
+        lanes.add(parcel("2")._replace(level=0))
+        lanes.add(parcel("3")._replace(expires=5.0))
+        lanes.add(parcel("4")._replace(due=2.0, expires=5.0))
+
+        (load,) = lanes.next_batch(1.0, 1_000)
+
+        assert [one[:3] for one in load.timed] == [
+            (2, None, None),
+            (0, None, None),
+            (2, 4.0, None),
+            (2, 3.0, 1.0),
+        ]
 
 
 class TestRefusals:
@@ -84,7 +112,7 @@ class TestRefusals:
         lanes = lanes_with("1", "2", "3")
         lanes.next_batch(0.0, 1_000)
 
-        news = lanes.answered([OK, Sent(Taken.NO_AGENT, 1), Sent(Taken.GAP, 1)], 0.0)
+        news = lanes.answered([refused(Taken.NO_AGENT, 1, after=1)], 0.0)
 
         assert [type(one) for one in news] == [Accepted, Refused]
         assert accept(lanes) == [(2, "3")]
@@ -93,7 +121,7 @@ class TestRefusals:
         lanes = lanes_with("1", "2")
         lanes.next_batch(0.0, 1_000)
 
-        news = lanes.answered([Sent(Taken.FULL, 9), Sent(Taken.GAP, 0)], 0.0)
+        news = lanes.answered([refused(Taken.FULL, 9)], 0.0)
 
         assert news == []
         assert lanes.next_batch(0.0, 1_000) == []
@@ -108,7 +136,7 @@ class TestRefusals:
         lanes.add(parcel("2"))
         lanes.next_batch(6.0, 1_000)
 
-        news = lanes.answered([Sent(Taken.FULL, 9), Sent(Taken.GAP, 0)], 6.0)
+        news = lanes.answered([refused(Taken.FULL, 9)], 6.0)
 
         assert [one.parcel.blob for one in news if isinstance(one, Refused)] == [b"1"]
         assert accept(lanes, 10.0) == [(1, "2")]
@@ -125,7 +153,7 @@ class TestRefusals:
         lanes = lanes_with("1")
         lanes.add(parcel("x", "b"))
         lanes.next_batch(0.0, 1_000)
-        lanes.answered([Sent(Taken.FULL, 9), OK], 0.0)
+        lanes.answered([refused(Taken.FULL, 9), Shipped(1)], 0.0)
         lanes.add(parcel("y", "b"))
 
         assert accept(lanes) == [(2, "y")]
@@ -134,13 +162,13 @@ class TestRefusals:
         lanes = Lanes()
         lanes.add(parcel("1"))
         lanes.next_batch(0.0, 10)
-        lanes.answered([OK], 0.0)
+        lanes.answered([Shipped(1)], 0.0)
         lanes.add(parcel("2"))
         lanes.next_batch(1.0, 10)
 
-        at_first = lanes.answered([Sent(Taken.NO_AGENT, 0)], 1.0)
+        at_first = lanes.answered([refused(Taken.NO_AGENT)], 1.0)
         lanes.next_batch(12.0, 10)
-        then = lanes.answered([Sent(Taken.NO_AGENT, 0)], 12.0)
+        then = lanes.answered([refused(Taken.NO_AGENT)], 12.0)
 
         assert at_first == []
         assert [type(one).__name__ for one in then] == ["Refused"]
@@ -153,7 +181,7 @@ class TestLostTails:
         lanes.add(parcel("4"))
         lanes.next_batch(0.0, 1_000)
 
-        news = lanes.answered([Sent(Taken.GAP, 1)], 0.0)
+        news = lanes.answered([refused(Taken.GAP, 1)], 0.0)
 
         assert news == []
         assert accept(lanes) == [(2, "2"), (3, "3"), (4, "4")]
@@ -166,17 +194,17 @@ class TestLostTails:
         lanes.add(parcel("4"))
         lanes.next_batch(20.0, 1_000)
 
-        news = lanes.answered([Sent(Taken.GAP, 0)], 20.0)
+        news = lanes.answered([refused(Taken.GAP, 0)], 20.0)
 
         assert news == [Hole("a", 2)]
         batch = lanes.next_batch(20.0, 1_000)
-        assert [(one.sequence, one.base) for one in batch] == [(3, True), (4, False)]
+        assert [(one.base, sent([one])) for one in batch] == [(True, [(3, "3"), (4, "4")])]
 
     def test_the_window_is_bounded(self) -> None:
         lanes = lanes_with(*map(str, range(100)), window=10)
         accept(lanes)
 
-        assert len(lanes._lanes["a"].window) == 10
+        assert sum(len(kept.parcels) for kept in lanes._lanes["a"].window) == 10
 
 
 def test_what_was_given_up_is_named() -> None:
@@ -226,7 +254,7 @@ def test_each_message_is_there_once_and_in_order_whatever_is_lost_on_the_way(
         now += 2.0
         batch = lanes.next_batch(now, 7)
         if fate != "call lost":
-            answers = log.send("p", batch)
+            answers = log.ship("p", batch)
         if fate == "send":
             lanes.answered(answers, now)
         else:
@@ -274,7 +302,7 @@ def test_what_is_kept_to_be_sent_again_is_bounded_in_bytes_over_all_lanes() -> N
 
     lanes.add(parcel("next"))
     lanes.next_batch(0.0, 10)
-    news = lanes.answered([Sent(Taken.GAP, 0)], 0.0)
+    news = lanes.answered([refused(Taken.GAP, 0)], 0.0)
 
     assert news == [Hole("a", 2)]
     assert accept(lanes) == [(3, "cccc"), (4, "dddd"), (5, "next")]

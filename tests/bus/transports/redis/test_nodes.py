@@ -1552,14 +1552,14 @@ class TestAcknowledgement:
             self.reached = threading.Event()
             self.gate = threading.Event()
             log: InboxLog = node.bus.transport.log  # type: ignore[attr-defined]
-            send = log.send
+            ship = log.ship
 
             def held(*arguments: Any, **options: Any) -> Any:
                 self.reached.set()
                 assert self.gate.wait(DEADLINE)
-                return send(*arguments, **options)
+                return ship(*arguments, **options)
 
-            monkeypatch.setattr(log, "send", held)
+            monkeypatch.setattr(log, "ship", held)
 
     def settle(self, node: Node) -> None:
         """See that what `node` acknowledged meanwhile has come to the server."""
