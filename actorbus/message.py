@@ -88,6 +88,9 @@ class Status(OpenStrEnum):
     """It is a dead letter."""
 
 
+GUEST_HEADER: Final = "actorbus-guest"
+"""In messages of a node that keeps no history, and wants who handles them to record them: its
+name."""
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 

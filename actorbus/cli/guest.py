@@ -19,14 +19,17 @@ from actorbus.errors import (
     UnknownTransport,
     UnsupportedPayload,
 )
+from actorbus.message import GUEST_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from actorbus import Node
+    from actorbus.bus.middleware import Handle, Middleware, Outcome
     from actorbus.bus.transports.redis.log import InboxLog
     from actorbus.codec import Codec
     from actorbus.codec.signing import Trust
+    from actorbus.message import Message
     from actorbus.redis_client import RedisServer
     from actorbus.registry.directories.redis import RedisDirectory
     from actorbus.registry.directory import DirectoryChange
@@ -116,8 +119,12 @@ def reached(bus: str, namespace: str | None, *, durable: bool = True) -> Iterato
 
 @contextmanager
 def guest(bus: str, namespace: str | None, name: str | None = None) -> Iterator[Node]:
-    """A node for as long as one command runs: in no list of nodes, and owner of no agent."""
+    """A node for as long as one command runs: in no list of nodes, and owner of no agent.
+
+    It keeps no history: what it sends is recorded where it is handled.
+    """
     from actorbus import Node
+    from actorbus.bus.middleware import Send
     from actorbus.codec import Codec, TypeBook
     from actorbus.node.arguments import transport_of
 
@@ -128,13 +135,24 @@ def guest(bus: str, namespace: str | None, name: str | None = None) -> Iterator[
         transport: Any = transport_of(bus, name=called, settings=settings, make_codec=lambda: codec)
         directory, store = transport.shared["directory"], transport.shared["store"]
         transport.shared["directory"] = _Onlooker(directory)
-        node = Node(transport, name=called, settings=settings)
+        marks = Send(_of_guest(called))
+        node = Node(transport, name=called, settings=settings, middleware=[marks])
         try:
             yield node.start()
         finally:
             directory.close()
             store.close()
             node.stop(_LAST_GRACE)
+
+
+def _of_guest(name: str) -> Middleware:
+    def marked(handle: Handle) -> Handle:
+        def handle_marked(message: Message[Any]) -> Outcome:
+            return handle(message.copy(headers={**message.headers, GUEST_HEADER: name}))
+
+        return handle_marked
+
+    return marked
 
 
 class _Onlooker:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import AuditUnavailable
-from actorbus.message import IdSource, Message, Status, envelope, format_id
+from actorbus.message import GUEST_HEADER, IdSource, Message, Status, envelope, format_id
 from actorbus.persistence.anchors import Proof
 from actorbus.persistence.appender import Appender
 from actorbus.persistence.batches import Ticket
@@ -147,11 +147,13 @@ class Recorder:
         started_at: float | None,
         ended_at: float,
     ) -> None:
-        """Keep how a delivery ended.
+        """Keep how a delivery ended; of a guest's message, which nobody has recorded, that too.
 
         This slows its caller down while the writer is behind, and never refuses: there are no
         more endings to come than deliveries under way, and mailboxes bound those.
         """
+        if GUEST_HEADER in message.headers:
+            self._ring.sent.append(message)
         self._ended(
             (
                 message.id,

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 
 from actorbus import Message, Node, Rejected, Settings
+from actorbus.cli.guest import guest
 from actorbus.message import IdSource, MessageKind, Priority, Reason, Status
 from actorbus.persistence.audit import Audit
 from actorbus.replay import Replay
@@ -179,6 +180,41 @@ def test_an_error_is_recorded_where_it_was_raised(
         Reason.REJECTED,
         "of-pricing",
     )
+
+
+def test_what_a_guest_asks_is_recorded_where_it_is_handled(
+    deployment: Deployment, three: dict[str, Node]
+) -> None:
+    with guest(deployment.redis, deployment.namespace, "visitor") as visitor:
+        visitor.ask("front", {"item": "tea"}).get(10)
+
+    first = deployment.told(all_ended(6))[0]
+    assert (first.kind, first.sender, first.recipient) == (MessageKind.REQUEST, None, "front")
+    assert (first.payload, first.node) == ({"item": "tea"}, "of-front")
+    assert first.headers == {"actorbus-guest": "visitor"}
+    assert deployment.audit.verify().findings == ()
+    outcome = Replay(deployment.audit, first.id, agents=CAST).run()
+    assert outcome.same, outcome.divergence
+
+
+def test_what_a_guest_says_to_all_is_one_message_with_the_deliveries_of_all_nodes(
+    deployment: Deployment,
+) -> None:
+    for name in ("there", "beyond"):
+        node = deployment.start(name)
+        for number in range(2):
+            node.spawn(Pricing, name=f"pricing-{name}-{number}")
+
+    with guest(deployment.redis, deployment.namespace) as visitor:
+        visitor.broadcast("gold")
+        visitor.broadcast("tea")
+        visitor.flush(10)
+
+    views = deployment.told(
+        lambda views: [len(one.deliveries) for one in views if one.kind == "broadcast"] == [4, 4]
+    )
+    assert [one.payload for one in views if one.kind == "broadcast"] == ["gold", "tea"]
+    assert deployment.audit.verify().findings == ()
 
 
 def test_a_broadcast_ends_on_each_node_where_somebody_heard_it(deployment: Deployment) -> None:
