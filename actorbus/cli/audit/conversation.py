@@ -12,11 +12,12 @@ from actorbus.cli.audit.command import command
 from actorbus.cli.audit.common import History, Id, console
 from actorbus.cli.files import write
 from actorbus.cli.terminal import fail
-from actorbus.persistence.drawing import Format, draw, lay_out, lines
+from actorbus.persistence.drawing import Format, draw, lay_out, page
 from actorbus.persistence.drawing.terminal import Tone
+from actorbus.persistence.drawing.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from actorbus.persistence.audit import MessageView
 
@@ -59,8 +60,20 @@ def conversation(
         _show(found)
     else:
         typer.echo(draw(found, wanted).encode(), nl=False)
+    for sentence in _missing(found, limit):
+        console(stderr=True).print(sentence, style="dim")
+
+
+def _missing(found: Sequence[MessageView], limit: int) -> Iterator[str]:
+    here = {view.id for view in found}
+    causes = {view.causation_id for view in found if view.causation_id is not None}
+    if lost := len(causes - here):
+        yield (
+            f"{counted(lost, 'message')} that caused some of these"
+            f" {'is' if lost == 1 else 'are'} not here: deleted, or sent by a node without history."
+        )
     if len(found) == limit:
-        console(stderr=True).print(f"Only the first {limit:,}; see --limit.", style="dim")
+        yield f"Only the first {limit:,}; see --limit."
 
 
 _UNBOUNDED: Final = 10_000
@@ -68,7 +81,7 @@ _UNBOUNDED: Final = 10_000
 
 
 def _show(views: Sequence[MessageView]) -> None:
-    page = console()
-    for line in lines(lay_out(views), page.width):
+    terminal = console()
+    for line in page(lay_out(views), terminal.width):
         told = Text.assemble(*((part.text, _STYLES[part.tone]) for part in line))
-        page.print(told, no_wrap=True, overflow="ellipsis")
+        terminal.print(told, no_wrap=True, overflow="ellipsis")

@@ -16,14 +16,14 @@ from actorbus.persistence.drawing.mermaid import mermaid
 from actorbus.persistence.drawing.plain import plain
 from actorbus.persistence.drawing.sequence import lay_out
 from actorbus.persistence.drawing.svg import svg
-from actorbus.persistence.drawing.terminal import lines
+from actorbus.persistence.drawing.terminal import page
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actorbus.persistence.audit import MessageView
 
-__all__ = ["Format", "draw", "lay_out", "lines"]
+__all__ = ["Format", "draw", "lay_out", "page"]
 
 
 class Format(StrEnum):
@@ -44,7 +44,7 @@ def draw(views: Sequence[MessageView], format: Format | str, *, width: int = 100
     """
     match _format(format):
         case Format.TEXT:
-            told = lines(lay_out(views), width)
+            told = page(lay_out(views), width)
             return "".join("".join(part.text for part in line) + "\n" for line in told)
         case Format.MERMAID:
             return mermaid(lay_out(views))

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape
 
 from actorbus.message import format_id
+from actorbus.persistence.drawing.heading import summary, title
 from actorbus.persistence.drawing.label import OUTSIDE, after, label, lane_name, standing
-from actorbus.persistence.drawing.wording import cells, clipped, counted, duration, elided
+from actorbus.persistence.drawing.wording import cells, clipped, elided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -162,35 +163,14 @@ def _opening(diagram: Diagram, page: _Page) -> Iterator[str]:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
         f' viewBox="0 0 {width} {height}" role="img" aria-labelledby="title desc">'
     )
-    title, about = _title(diagram), _about(diagram)
-    yield f'<title id="title">{escape(title)}</title>'
+    heading, about = title(diagram), summary(diagram)
+    yield f'<title id="title">{escape(heading)}</title>'
     yield f'<desc id="desc">{escape(about)}</desc>'
     yield f"<style>\n{_STYLE}</style>"
     yield f'<rect class="paper" width="{width}" height="{height}"/>'
-    yield f'<text class="title" x="{_px(_MARGIN)}" y="26">{escape(title)}</text>'
+    yield f'<text class="title" x="{_px(_MARGIN)}" y="26">{escape(heading)}</text>'
     yield f'<text class="about" x="{_px(_MARGIN)}" y="44">{escape(about)}</text>'
     yield from _key(_MARGIN, 62)
-
-
-def _title(diagram: Diagram) -> str:
-    if not diagram.arrows:
-        return "Conversation without messages"
-    return f"Conversation {format_id(diagram.arrows[0].view.correlation_id)}"
-
-
-def _about(diagram: Diagram) -> str:
-    agents = sum(name is not None for name in diagram.lanes)
-    said = [counted(len(diagram.arrows), "message"), counted(agents, "agent")]
-    if diagram.arrows:
-        views = [arrow.view for arrow in diagram.arrows]
-        start = views[0].created_at
-        last = max(view.ended_at or view.created_at for view in views)
-        said.append(
-            f"from {start:%Y-%m-%d %H:%M:%S} UTC for {duration((last - start).total_seconds())}"
-        )
-        if wrong := sum(arrow.wrong for arrow in diagram.arrows):
-            said.append(f"{wrong:,} failed or dead")
-    return ", ".join(said)
 
 
 def _key(x: float, y: float) -> Iterator[str]:

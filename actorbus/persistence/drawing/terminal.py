@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from textwrap import wrap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from actorbus.persistence.drawing.heading import summary, title
 from actorbus.persistence.drawing.label import after, label, lane_name, standing
 from actorbus.persistence.drawing.wording import cells, elided
 
@@ -36,6 +38,15 @@ class Part(NamedTuple):
 
 
 Line = list[Part]
+
+
+def page(diagram: Diagram, width: int) -> Iterator[Line]:
+    """The heading, then the ``lines``; nothing where there are none."""
+    if diagram.arrows:
+        yield [Part(title(diagram), Tone.TYPE)]
+        for line in wrap(summary(diagram), max(width, NARROWEST)):
+            yield [Part(line, Tone.DIM)]
+        yield from lines(diagram, width)
 
 
 def lines(diagram: Diagram, width: int) -> Iterator[Line]:

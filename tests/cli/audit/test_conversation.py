@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -59,14 +61,14 @@ def run(history: str, found: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         monkeypatch.delenv(name, raising=False)
 
     def invoke(*arguments: str, env: dict[str, str] | None = None) -> Result:
-        command = ["conversation", format_id(found[0].id), "--audit", history, *arguments]
+        command = ["conversation", format_id(found[1].id), "--audit", history, *arguments]
         return CliRunner().invoke(app, command, env=env)
 
     return invoke
 
 
 def test_a_reply_is_drawn_from_who_was_asked_to_who_asked(run: Any) -> None:
-    told = [line.split("  ") for line in run().stdout.splitlines()]
+    told = [line.split("  ") for line in run().stdout.splitlines()[2:]]
 
     arrows = [next(part for part in line if "> " in part or "x " in part) for line in told]
     assert arrows == [
@@ -76,6 +78,24 @@ def test_a_reply_is_drawn_from_who_was_asked_to_who_asked(run: Any) -> None:
         "boss ──x counter",
         "boss ╌╌> outside",
     ]
+
+
+def test_a_cause_that_is_not_in_history_is_said(
+    run: Any, history: str, found: Any, tmp_path: Path
+) -> None:
+    copied = tmp_path / "part.db"
+    with closing(Audit(history)) as audit, closing(sqlite3.connect(copied)) as part:
+        assert audit.path is not None
+        with closing(sqlite3.connect(audit.path)) as whole:
+            whole.backup(part)
+        part.execute("DELETE FROM agent_messages WHERE recipient = 'boss' AND sender IS NULL")
+        part.commit()
+
+    told = run("--audit", f"sqlite:///{copied}").stderr
+    whole_told = run().stderr
+
+    assert "1 message that caused some of these is not here" in told
+    assert whole_told == ""
 
 
 def test_colours_are_for_terminals_that_want_them(run: Any) -> None:

@@ -14,6 +14,8 @@ from actorbus.persistence.drawing.wording import cells
 
 def test_a_small_conversation_reads_from_top_to_bottom(small: Any) -> None:
     assert draw(small, "text", width=80) == (
+        "Conversation 01990000-0000-7000-8000-000000000000\n"
+        "11 messages, 4 agents, from 2026-03-01 12:00:00 UTC for 64 ms, 2 failed or dead\n"
         "     +0 µs  outside ──> boss  Text · waited 80 µs · took 8.92 ms\n"
         "   +120 µs    boss ──> counter  Text · waited 230 µs · took 1.05 ms\n"
         "  +1.40 ms      counter ╌╌> boss  Count\n"
