@@ -1,6 +1,7 @@
 """Payloads and messages as bytes: what travels, and what may come back.
 
-The wire is msgpack in one frame of ``[version, ...]``, so every frame names its format.
+The wire is msgpack in one frame of ``[version, ...]``, so every frame names its format. A whole
+message is ``[version, head, label, payload]``, see ``envelope``; the payload is a frame again.
 
 *A tag* carries what msgpack has no word for: a map whose only key is nil, over a list of a code
 and its arguments, such as ``{nil: [7, <16 bytes>]}`` for a UUID. No dict of a user can look like

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from actorbus.codec.envelope import (
     ENVELOPE_LIMIT,
     MESSAGE_FIELDS,
-    envelope_fields,
-    read_envelope,
+    MESSAGE_VERSION,
+    Envelopes,
 )
-from actorbus.codec.frames import PAYLOAD_FIELDS, WIRE_VERSION, pack_frame, unpack_frame
+from actorbus.codec.frames import PAYLOAD_FIELDS, WIRE_VERSION, Packers, unpack_frame
 from actorbus.codec.names import KNOWN_CLASSES
 from actorbus.codec.reading import Reading
 from actorbus.codec.uncarried import Uncarried, where, with_article
-from actorbus.codec.writing import Walk, Writers
+from actorbus.codec.writing import Walk, Writers, is_plain
 from actorbus.errors import PayloadTooLarge, Undecodable, UnsupportedPayload
 from actorbus.message import Message, check_name
 
@@ -34,7 +34,15 @@ class Codec:
     Every class that is encoded is added to `types`: who sends a class knows it.
     """
 
-    __slots__ = ("_agent_name", "_reading", "_run_name", "_writers", "limit", "types")
+    __slots__ = (
+        "_agent_name",
+        "_envelopes",
+        "_pack_frame",
+        "_reading",
+        "_writers",
+        "limit",
+        "types",
+    )
 
     def __init__(
         self, types: TypeBook, *, limit: int, make_ref: Callable[[str], Any] | None = None
@@ -42,7 +50,12 @@ class Codec:
         self.types = types
         self.limit = limit
         self._agent_name = lru_cache(KNOWN_CLASSES)(partial(check_name, "an agent"))
-        self._run_name = lru_cache(KNOWN_CLASSES)(partial(check_name, "a run"))
+        self._pack_frame = Packers().pack
+        self._envelopes = Envelopes(
+            self._pack_frame,
+            agent_name=self._agent_name,
+            run_name=partial(check_name, "a run"),
+        )
         self._writers = Writers(types)
         self._reading = Reading(types, agent_name=self._agent_name, make_ref=make_ref)
 
@@ -66,12 +79,14 @@ class Codec:
         return data
 
     def _pack(self, payload: Any) -> bytes:
-        walk = Walk(self._writers, self.limit)
         try:
-            return pack_frame([WIRE_VERSION, walk.value(payload, 0, False)])
+            if payload.__class__ is dict and is_plain(payload):
+                return self._pack_frame([WIRE_VERSION, payload])
+            walk = Walk(self._writers, self.limit)
+            return self._pack_frame([WIRE_VERSION, walk.value(payload, 0, False)])
         except (OverflowError, UnicodeEncodeError):
             walk = Walk(self._writers, self.limit, careful=True)
-            return pack_frame([WIRE_VERSION, walk.value(payload, 0, False)])
+            return self._pack_frame([WIRE_VERSION, walk.value(payload, 0, False)])
 
     def decode_payload(self, data: bytes) -> Any:
         """The payload that `data` was made of, as near as the known classes allow.
@@ -111,7 +126,7 @@ class Codec:
         """
         payload = self.encode_payload(message.payload)
         try:
-            data = pack_frame(envelope_fields(message, payload, shift))
+            data = self._pack_frame(self._envelopes.fields(message, payload, shift))
         except UnicodeEncodeError:
             raise UnsupportedPayload(
                 "the headers hold text that is not valid Unicode (a lone surrogate)"
@@ -133,7 +148,7 @@ class Codec:
         """
         message = self._envelope(data)
         edited = message.copy(**changes)
-        return pack_frame(envelope_fields(edited, message.payload))
+        return self._pack_frame(self._envelopes.fields(edited, message.payload))
 
     def decode(self, data: bytes, *, shift: float = 0.0) -> Message[Any]:
         """The message that `data` was made of, its times less `shift`.
@@ -152,8 +167,10 @@ class Codec:
 
     def _envelope(self, data: bytes) -> Message[Any]:
         """The message, its payload still packed."""
-        frame = unpack_frame(data, self.limit + ENVELOPE_LIMIT, fields=MESSAGE_FIELDS)
+        frame = unpack_frame(
+            data, self.limit + ENVELOPE_LIMIT, fields=MESSAGE_FIELDS, version=MESSAGE_VERSION
+        )
         try:
-            return read_envelope(frame, self._agent_name, self._run_name)
+            return self._envelopes.read(frame)
         except Exception as error:  # noqa: BLE001 - whatever a wrong envelope trips over
             raise Undecodable(f"a wrong envelope: {type(error).__name__}") from None

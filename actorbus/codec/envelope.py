@@ -1,98 +1,204 @@
-"""The envelope of a message as the fields of a frame, its payload packed already."""
+"""The envelope of a message as the fields of a frame, its payload packed already.
+
+What is another in each message (ids, times, counts) is its *head*, of a fixed form. The rest
+(who, to whom, what sort) is the same in many: its *label* is a frame of its own, which is packed
+once and read once, and known by its bytes after that.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+import struct
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
-from actorbus.codec.frames import WIRE_VERSION
+from actorbus.codec.frames import unpack_frame
 from actorbus.codec.uncarried import step
 from actorbus.errors import UnsupportedPayload
 from actorbus.message import Message, MessageId, MessageKind, Priority, check_topic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+MESSAGE_VERSION: Final = 2
+"""The version of the format of whole messages."""
 ENVELOPE_LIMIT: Final = 64 << 10
 """Bytes that a message may take beside its payload: names, headers, ids."""
+MESSAGE_FIELDS: Final = 4
+"""Fields of the frame of a message: the version, head, label and payload."""
+_LABEL_FIELDS: Final = 9
 _MAX_COUNT: Final = (1 << 31) - 1
+_HEAD: Final = struct.Struct(">16s16s16sddII")
+"""Id, correlation id, causation id (zeros: none), when it was made, its deadline (NaN: none),
+attempt, hops."""
+_NO_ID: Final = bytes(16)
+_NO_DEADLINE: Final = math.nan
+_KNOWN_LABELS: Final = 4_096
+_LONGEST_KNOWN: Final = 1_024
+"""Bytes: so what is remembered of labels that others made takes a few megabytes at most."""
 _T = TypeVar("_T")
-
-MESSAGE_FIELDS: Final = 17
 _KINDS: Final = {str(kind): kind for kind in MessageKind}
 _PRIORITIES: Final = {int(priority): priority for priority in Priority}
 
 
-def envelope_fields(message: Message[Any], payload: bytes, shift: float = 0.0) -> list[Any]:
-    """What ``read_envelope`` reads; `shift` seconds are added to its times."""
-    headers = message.headers
-    for key, value in headers.items():
-        if type(key) is not str or type(value) is not str:
-            raise UnsupportedPayload(f"headers{step(key)}: keys and values of headers are str")
-    causation = message.causation_id
-    return [
-        WIRE_VERSION,
-        message.id.to_bytes(16, "big"),
-        message.kind,
-        message.sender,
-        message.recipient,
-        message.topic,
-        message.priority,
-        message.created_at + shift,
-        None if message.deadline is None else message.deadline + shift,
-        message.correlation_id.to_bytes(16, "big"),
-        None if causation is None else causation.to_bytes(16, "big"),
-        message.run_id,
-        message.attempt,
-        message.hops,
-        dict(headers) or None,
-        message.type,
-        payload,
-    ]
+class _Label(NamedTuple):
+    kind: MessageKind
+    sender: str | None
+    recipient: str | None
+    topic: str | None
+    priority: Priority
+    run_id: str | None
+    type: str
+    headers: Mapping[str, str] | None
 
 
-def read_envelope(
-    frame: list[Any], agent_name: Callable[[str], str], run_name: Callable[[str], str]
-) -> Message[Any]:
-    """The message, its payload still packed. A wrong field raises one exception or another."""
-    (
-        _,
-        id,  # noqa: A001
-        kind,
-        sender,
-        recipient,
-        topic,
-        priority,
-        created_at,
-        deadline,
-        correlation_id,
-        causation_id,
-        run_id,
-        attempt,
-        hops,
-        headers,
-        type_name,
-        payload,
-    ) = frame
-    own_id = _read_id(id)
-    return Message(
-        id=own_id,
-        kind=_KINDS.get(kind) or MessageKind(_read(str, kind)),
-        sender=None if sender is None else agent_name(sender),
-        recipient=None if recipient is None else agent_name(recipient),
-        topic=None if topic is None else check_topic(topic),
-        payload=_read(bytes, payload),
-        priority=_PRIORITIES[priority],
-        created_at=_read_time(created_at),
-        deadline=None if deadline is None else _read_time(deadline),
-        correlation_id=own_id if correlation_id == id else _read_id(correlation_id),
-        causation_id=None if causation_id is None else _read_id(causation_id),
-        run_id=None if run_id is None else run_name(run_id),
-        attempt=_read_count(attempt),
-        hops=_read_count(hops),
-        headers=None if headers is None else _read_headers(headers),
-        type=_read(str, type_name),
-    )
+class Envelopes:
+    """Packs and reads envelopes. Safe from any thread.
+
+    Args:
+        pack: packs a frame.
+        agent_name: the name of an agent, checked.
+        run_name: the same for a run.
+    """
+
+    __slots__ = ("_agent_name", "_labels", "_pack", "_packed", "_run_name")
+
+    def __init__(
+        self,
+        pack: Callable[[list[Any]], bytes],
+        *,
+        agent_name: Callable[[str], str],
+        run_name: Callable[[str], str],
+    ) -> None:
+        self._pack = pack
+        self._agent_name = agent_name
+        self._run_name = run_name
+        self._packed: dict[tuple[Any, ...], bytes] = {}
+        self._labels: dict[bytes, _Label] = {}
+
+    def fields(self, message: Message[Any], payload: bytes, shift: float = 0.0) -> list[Any]:
+        """What ``read`` reads; `shift` seconds are added to its times.
+
+        Raises:
+            UnsupportedPayload: headers that are not text.
+        """
+        own_id = message.id.to_bytes(16, "big")
+        causation, deadline = message.causation_id, message.deadline
+        return [
+            MESSAGE_VERSION,
+            _HEAD.pack(
+                own_id,
+                own_id
+                if message.correlation_id == message.id
+                else message.correlation_id.to_bytes(16, "big"),
+                _NO_ID if causation is None else causation.to_bytes(16, "big"),
+                message.created_at + shift,
+                _NO_DEADLINE if deadline is None else deadline + shift,
+                message.attempt,
+                message.hops,
+            ),
+            self._label(message),
+            payload,
+        ]
+
+    def read(self, frame: list[Any]) -> Message[Any]:
+        """The message, its payload still packed. A wrong field raises one exception or another."""
+        _, head, label, payload = frame
+        own_id, correlation_id, causation_id, created_at, deadline, attempt, hops = _HEAD.unpack(
+            head
+        )
+        known = self._labels.get(label)
+        if known is None:
+            known = self._read_label(label)
+        kind, sender, recipient, topic, priority, run_id, type_name, headers = known
+        if payload.__class__ is not bytes or not created_at - created_at == 0.0:
+            raise ValueError
+        if deadline != deadline:
+            deadline = None
+        elif math.isinf(deadline):
+            raise ValueError
+        if attempt > _MAX_COUNT or hops > _MAX_COUNT:
+            raise ValueError
+        message_id = MessageId(int.from_bytes(own_id, "big"))
+        return Message(
+            message_id,
+            kind,
+            sender,
+            recipient,
+            topic,
+            payload,
+            priority,
+            created_at,
+            deadline,
+            message_id if correlation_id == own_id else _read_id(correlation_id),
+            None if causation_id == _NO_ID else _read_id(causation_id),
+            run_id,
+            attempt,
+            hops,
+            headers,
+            None,
+            type_name,
+        )
+
+    def _label(self, message: Message[Any]) -> bytes:
+        headers = message.headers
+        if headers:
+            return self._pack_label(message, headers)
+        # The values of the enums: an enum of Python takes long to hash.
+        key = (
+            message.kind._value_,
+            message.sender,
+            message.recipient,
+            message.topic,
+            message.priority._value_,
+            message.run_id,
+            message.type,
+        )
+        packed = self._packed.get(key)
+        if packed is None:
+            packed = _remember(self._packed, key, self._pack_label(message, None))
+        return packed
+
+    def _pack_label(self, message: Message[Any], headers: Mapping[str, str] | None) -> bytes:
+        for key, value in (headers or {}).items():
+            if type(key) is not str or type(value) is not str:
+                raise UnsupportedPayload(f"headers{step(key)}: keys and values of headers are str")
+        return self._pack(
+            [
+                MESSAGE_VERSION,
+                message.kind,
+                message.sender,
+                message.recipient,
+                message.topic,
+                message.priority,
+                message.run_id,
+                message.type,
+                None if headers is None else dict(headers),
+            ]
+        )
+
+    def _read_label(self, data: bytes) -> _Label:
+        frame = unpack_frame(data, ENVELOPE_LIMIT, fields=_LABEL_FIELDS, version=MESSAGE_VERSION)
+        _, kind, sender, recipient, topic, priority, run_id, type_name, headers = frame
+        label = _Label(
+            kind=_KINDS.get(kind) or MessageKind(_read(str, kind)),
+            sender=None if sender is None else self._agent_name(sender),
+            recipient=None if recipient is None else self._agent_name(recipient),
+            topic=None if topic is None else check_topic(topic),
+            priority=_PRIORITIES[_read(int, priority)],
+            run_id=None if run_id is None else self._run_name(run_id),
+            type=_read(str, type_name),
+            headers=None if headers is None else _read_headers(headers),
+        )
+        if label.headers is None and len(data) <= _LONGEST_KNOWN:
+            _remember(self._labels, data, label)
+        return label
+
+
+def _remember(cache: dict[Any, _T], key: Any, value: _T) -> _T:
+    if len(cache) >= _KNOWN_LABELS:
+        cache.clear()
+    cache[key] = value
+    return value
 
 
 def _read(kind: type[_T], value: Any) -> _T:
@@ -101,22 +207,8 @@ def _read(kind: type[_T], value: Any) -> _T:
     return value
 
 
-def _read_id(value: Any) -> MessageId:
-    if type(value) is not bytes or len(value) != 16:
-        raise ValueError
-    return int.from_bytes(value, "big")  # type: ignore[return-value]
-
-
-def _read_time(value: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError
-    return float(value)
-
-
-def _read_count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value <= _MAX_COUNT:
-        raise ValueError
-    return value
+def _read_id(value: bytes) -> MessageId:
+    return MessageId(int.from_bytes(value, "big"))
 
 
 def _read_headers(value: Any) -> dict[str, str]:

@@ -59,6 +59,14 @@ class Writers:
         return keep(self.known, kind, write)
 
 
+def is_plain(value: dict[Any, Any]) -> bool:
+    """Whether msgpack packs all of it as it is, so that a walk would come to the same."""
+    for key, one in value.items():
+        if key.__class__ is not str or one.__class__ not in PLAIN:
+            return False
+    return True
+
+
 class Walk:
     """Turns one payload into what msgpack packs as it is.
 
