@@ -100,15 +100,16 @@ def test_a_list_shows_whole_ids_when_piped(ids: list[str]) -> None:
     assert "dead: handler-error" in result.stdout
 
 
-@pytest.mark.parametrize("width", [80, 120, 200])
+@pytest.mark.parametrize("width", [80, 120, 140, 200])
 def test_a_list_on_a_terminal_of_any_width_cuts_nothing_off(ids: list[str], width: int) -> None:
     views = Audit("sqlite:///history.db").messages()
     page = StringIO()
 
-    Console(width=width, file=page).print(listed(views, wide=width >= 120))
+    Console(width=width, file=page).print(listed(views, wide=width >= 140))
 
     shown = page.getvalue()
     assert all(whole in shown for whole in ids)
+    assert "2023-11-14" in shown
     assert "22:13:21" in shown
     assert "librarian-of-alexandria" in shown
     assert "handler-error" in shown
@@ -149,7 +150,7 @@ def test_one_message_is_shown_in_full(ids: list[str]) -> None:
 def test_a_conversation_is_drawn_from_any_of_its_messages(ids: list[str]) -> None:
     result = _audit("conversation", ids[1])
 
-    question, answer = result.stdout.splitlines()
+    _, _, question, answer = result.stdout.splitlines()
     assert "  outside ──> librarian-of-alexandria  dict" in question
     assert answer == "   +1.00 s    librarian-of-alexandria ╌╌> outside  str"
 
@@ -223,7 +224,8 @@ def test_a_tail_shows_the_newest_oldest_first(ids: list[str]) -> None:
     shown = _audit("tail", "-n", "2").stdout.splitlines()
     lines = [json.loads(line) for line in _audit("tail", "--json").stdout.splitlines()]
 
-    assert [line.split()[1] for line in shown] == ids[1:]
+    assert [line.split()[2] for line in shown] == ids[1:]
+    assert all(line.startswith("2023-11-14 22:13:2") for line in shown)
     assert [line["id"] for line in lines] == ids
 
 

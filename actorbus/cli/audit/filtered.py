@@ -22,8 +22,8 @@ _WORDS: Final = {
     "run": "Of this run.",
     "node": "Recorded by this node.",
     "conversation": "Of the conversation with this id.",
-    "since": "Sent at or after, in ISO 8601.",
-    "until": "Sent before, in ISO 8601.",
+    "since": "Sent at or after this time: ISO 8601, local unless it says otherwise.",
+    "until": "Sent before this time.",
     "text": "With this in payload or error.",
 }
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from actorbus.persistence.audit import MessageView
 
-_WIDE: Final = 120
+_WIDE: Final = 140
 """Columns of a terminal from which on everything about a message fits in one line."""
 
 
@@ -74,7 +74,7 @@ def listed(views: Iterable[MessageView], *, wide: bool) -> Table:
         cells = [sender, recipient, inert(view.type), standing(view)]
         listed.add_row(
             format_id(view.id),
-            view.created_at.strftime("%H:%M:%S"),
+            view.created_at.strftime("%Y-%m-%d %H:%M:%S" if wide else "%Y-%m-%d\n%H:%M:%S"),
             *(cells if wide else [_in_lines(*cells)]),
         )
     return listed

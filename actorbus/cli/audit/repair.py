@@ -28,7 +28,7 @@ NOT_SENT: Final = 3
 @command
 def repair(
     history: History,
-    since: Annotated[str | None, typer.Option(help="Sent at or after, in ISO 8601.")] = None,
+    since: Annotated[str | None, typer.Option(help="Sent at or after this time.")] = None,
     grace: Annotated[
         float, typer.Option(help="Seconds that a message may wait before it counts as lost.")
     ] = 60.0,

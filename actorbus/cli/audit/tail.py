@@ -70,7 +70,7 @@ def _show(views: Iterable[MessageView], as_json: bool) -> None:
 
 
 def _line(view: MessageView) -> Text:
-    line = Text(f"{view.created_at:%H:%M:%S}  {format_id(view.id)}  ")
+    line = Text(f"{view.created_at:%Y-%m-%d %H:%M:%SZ}  {format_id(view.id)}  ")
     line.append_text(inert(view.sender or "(outside)"))
     line.append(" ──> ", style="dim")
     line.append_text(inert(addressed(view)))
