@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
 from actorbus.bus.transports.redis.doorbell import Doorbell
-from actorbus.bus.transports.redis.log import Fenced, Letter, Reset
+from actorbus.bus.transports.redis.log import Fenced, Letter, Reset, read_along
 from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 from actorbus.errors import TransportUnavailable
 from actorbus.message import Reason
@@ -29,12 +29,12 @@ from actorbus.redis_client import decoded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from actorbus.bus.transports.redis.log import Cursors, Fetched, InboxLog, Item, Ownership
+    from actorbus.bus.transports.redis.log import Along, Cursors, Fetched, InboxLog, Item, Ownership
     from actorbus.redis_client import RedisServer
 
-_ENOUGH: Final = ACK_BATCH // 2
-"""Done messages of an agent that are acknowledged at once: it has the other half meanwhile."""
 _ACK_AFTER: Final = 0.02
+_ACK_SOON: Final = 0.004
+"""The same for an agent that has nothing in hand: another question may follow its answer."""
 _DEADLY: Final = 3
 """Owners that die of a message before it is given up."""
 _SWEEP: Final = 1.0
@@ -92,6 +92,9 @@ class Consumer:
         self._failed = failed
         self._unowned = unowned
         self._due_sooner = due
+        self._handing = threading.Lock()
+        """Held while messages are chosen and handed to agents, which two threads do; before
+        ``_changed``."""
         self._changed = threading.Condition()
         self._readings: dict[str, tuple[Reading, Recipient]] = {}
         self._hungry: dict[str, None] = {}
@@ -160,7 +163,7 @@ class Consumer:
             first = agent not in self._owing
             if first:
                 self._owing[agent] = time.monotonic()
-            if first or reading.owes >= _ENOUGH or not reading.in_hand:
+            if first or reading.owes >= reading.enough:
                 self._changed.notify_all()
             return True
 
@@ -260,9 +263,11 @@ class Consumer:
         with self._changed:
             if self._closing or self._rung or self._wanted():
                 return
-            if self._owing:
-                until = min(until, *(since + _ACK_AFTER for since in self._owing.values()))
-            self._changed.wait(max(0.0, until - time.monotonic()))
+            now = time.monotonic()
+            for since in self._owing.values():
+                soon = since + _ACK_SOON
+                until = min(until, soon if soon > now else since + _ACK_AFTER)
+            self._changed.wait(max(0.0, until - now))
 
     def _wanted(self) -> list[str]:
         return [name for name in self._hungry if self._has_room(name)]
@@ -296,9 +301,10 @@ class Consumer:
             [(reading.ownership, cursors) for reading, _, cursors in wanted],
             count=self._window,
         )
-        self._acknowledged(due, freed)
-        for (reading, recipient, cursors), one in zip(wanted, found, strict=True):
-            self._fetched(reading, recipient, cursors, one)
+        with self._handing:
+            self._acknowledged(due, freed)
+            for (reading, recipient, cursors), one in zip(wanted, found, strict=True):
+                self._fetched(reading, recipient, cursors, one)
         return True
 
     def _to_fetch(self) -> list[tuple[Reading, Recipient, Cursors]]:
@@ -320,7 +326,8 @@ class Consumer:
                 del self._owing[agent]
                 continue
             reading, recipient = found
-            if reading.owes >= _ENOUGH or not reading.in_hand or now - since >= _ACK_AFTER:
+            patience = _ACK_AFTER if reading.in_hand else _ACK_SOON
+            if reading.owes >= reading.enough or now - since >= patience:
                 due.append((reading, recipient, *reading.to_acknowledge()))
         return due
 
@@ -378,7 +385,8 @@ class Consumer:
             if admitted is None:
                 continue
             if tries < _DEADLY:
-                self._hand(recipient, [admitted])
+                with self._handing:
+                    self._hand(recipient, [admitted])
             else:
                 why = f"its owner died {tries} times while it had this in hand"
                 letter = Letter(item.level, item.position, Reason.CRASHED_OWNER, tries, why)
@@ -455,17 +463,37 @@ class Consumer:
             self._hear_of(what)
 
     def _hear_of(self, what: Any) -> None:
-        """Agents that have work, by name, or that some have."""
-        if not isinstance(what, bytes) or not what.startswith(b"at "):
+        """Agents that have work, by name, or that some have; or that work itself."""
+        if not isinstance(what, bytes) or what[:3] not in (b"at ", b"in "):
             self._ring()
+            return
+        if what.startswith(b"in "):
+            self._came_along(read_along(what))
             return
         with self._changed:
             for name in map(decoded, what[3:].split(b" ")):
-                if name in self._readings:
-                    self._hungry[name] = None
-                else:
-                    self._early.add(name)
+                self._look_at(name)
             self._changed.notify_all()
+
+    def _came_along(self, what: Along) -> None:
+        """Hand out what a bell brought, or fetch it if something is between."""
+        with self._handing:
+            with self._changed:
+                found = self._readings.get(what.agent)
+                if found is None or not found[0].came_along(what):
+                    self._look_at(what.agent)
+                    self._changed.notify_all()
+                    return
+                reading, recipient = found
+                new = reading.hand_out()
+            self._server_ahead = what.now - int(time.monotonic() * 1_000)
+            self._hand(recipient, new)
+
+    def _look_at(self, agent: str) -> None:
+        if agent in self._readings:
+            self._hungry[agent] = None
+        else:
+            self._early.add(agent)
 
     def _ask_for_all(self) -> None:
         """The server may have lost everything: then it knows none of our agents, and rings for

@@ -171,6 +171,18 @@ class Fetched:
     """How many messages wait behind these."""
 
 
+class Along(NamedTuple):
+    """Messages that came along with a bell: those from `cursor` on, which nobody has fetched."""
+
+    agent: str
+    token: str
+    level: int
+    cursor: Cursor
+    items: tuple[Item, ...]
+    now: int
+    """Server time, in milliseconds."""
+
+
 class Letter(NamedTuple):
     """Why a message will not be handled; kept when it is acknowledged."""
 
@@ -845,6 +857,19 @@ def _caught(read: Any, ownership: Ownership, told: Sequence[Any]) -> Any:
         return read(ownership, told)
     except (Fenced, Reset) as what:
         return what
+
+
+def read_along(data: bytes) -> Along:
+    """What SEND rings with, if it begins with ``in``."""
+    line, _, rest = data.partition(b"\n")
+    _, agent, token, level, position, now, *sizes = line.split(b" ")
+    first, at = int(position), ID_SIZE
+    items = []
+    for offset, size in enumerate(map(int, sizes)):
+        items.append(_item(int(level), first + offset, rest[at : at + size]))
+        at += size
+    cursor = Cursor(first, rest[:ID_SIZE].strip(b"\0") and rest[:ID_SIZE])
+    return Along(decoded(agent), token.decode(), int(level), cursor, tuple(items), int(now))
 
 
 def _item(level: int, position: int, item: bytes) -> Item:

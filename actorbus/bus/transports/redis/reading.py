@@ -21,7 +21,7 @@ from actorbus.bus.transports.redis.log import LEVELS, Cursor
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from actorbus.bus.transports.redis.log import Cursors, Item, Letter, Ownership
+    from actorbus.bus.transports.redis.log import Along, Cursors, Item, Letter, Ownership
 
 ACK_BATCH: Final = 16
 """Messages of an agent that are handed out and not acknowledged: what may run twice."""
@@ -84,6 +84,11 @@ class Reading:
         self._done_ids: deque[bytes] = deque()
 
     @property
+    def enough(self) -> int:
+        """Done messages that are acknowledged at once: it has the other half meanwhile."""
+        return max(1, self._most[0] // 2)
+
+    @property
     def in_hand(self) -> int:
         """Messages that are handed out and not done."""
         return len(self._in_hand)
@@ -109,6 +114,21 @@ class Reading:
                 self._waiting[item.level].append(item)
         a, b, c, d = moved
         self.cursors = a, b, c, d
+
+    def came_along(self, what: Along) -> bool:
+        """Take what came with a bell. False: it is not what would be fetched next."""
+        cursor = self.cursors[what.level]
+        same_id = not (cursor.id and what.cursor.id) or cursor.id == what.cursor.id
+        if (
+            self.owes_a_fetch
+            or self.unseen
+            or what.token != self.ownership.token
+            or what.cursor.position != cursor.position
+            or not same_id
+        ):
+            return False
+        self.fetched(what.items, 0)
+        return True
 
     def hand_out(self) -> list[Item]:
         """The next messages for the agent, as many as it may have."""

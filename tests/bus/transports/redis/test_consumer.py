@@ -166,6 +166,48 @@ def test_reading_for_new_agents_asks_the_server_nothing(
     consumer.close(DEADLINE)
 
 
+def test_what_comes_along_with_a_bell_is_not_fetched(
+    log: InboxLog, consumer: Consumer, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = own(log, consumer)
+    way.send("a", "hello")
+    assert agent.has(1)
+    fetches: list[int] = []
+    exchange = log.exchange
+
+    def count_and_exchange(done: Any, wanted: Sequence[Any], **how: int) -> Any:
+        fetches.append(len(wanted))
+        return exchange(done, wanted, **how)
+
+    monkeypatch.setattr(log, "exchange", count_and_exchange)
+
+    for count in range(2, 50):
+        way.send("a", str(count))
+        assert agent.has(count)
+
+    assert agent.found == ["hello", *map(str, range(2, 50))]
+    assert sum(fetches) < 25  # the sweep's, and where a bell came before the first fetch was over
+    wait_until(lambda: log.depth("a") == 0)
+
+
+def test_a_bell_with_messages_that_nobody_heard_costs_only_time(
+    log: InboxLog, consumer: Consumer, way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = own(log, consumer)
+    way.send("a", "first")
+    assert agent.has(1)
+    heard = consumer._hear_of
+    monkeypatch.setattr(consumer, "_hear_of", lambda _: None)
+    way.send("a", "second")
+    assert way.outbox.flush(DEADLINE) == 0
+    monkeypatch.setattr(consumer, "_hear_of", heard)
+
+    way.send("a", "third")
+
+    assert agent.has(3)
+    assert agent.found == ["first", "second", "third"]
+
+
 def test_what_is_on_its_way_from_the_server_is_pending(
     log: InboxLog, server: RedisServer, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:

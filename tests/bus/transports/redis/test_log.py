@@ -25,10 +25,11 @@ from actorbus.bus.transports.redis.log import (
     Sent,
     Taken,
     Terms,
+    read_along,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from actorbus.redis_client import RedisServer
 
@@ -594,17 +595,45 @@ class TestBeating:
         assert log.acquire("counter", "n2", ttl=TTL).fresh
 
 
+class Ear:
+    """Hears the bell of a node."""
+
+    def __init__(self, log: InboxLog, server: RedisServer) -> None:
+        self._log = log
+        client: Any = server.subscriber()
+        self._client = client  # kept: what it has made breaks when it is forgotten
+        self._heard = client.pubsub()
+        self._heard.subscribe(f"{log.tag('counter')}:bell:n1")
+        self._hear("subscribe")
+
+    def rung(self) -> list[bytes]:
+        """What rang since last time."""
+        self._log.ring("n1")
+        return list(iter(lambda: self._hear("message"), b"look"))
+
+    def _hear(self, kind: str) -> bytes:
+        while (what := self._heard.get_message(timeout=10.0)) is None or what["type"] != kind:
+            pass
+        heard: bytes = what["data"]
+        return heard
+
+    def close(self) -> None:
+        self._heard.close()
+        self._client.close()
+
+
+@pytest.fixture
+def ear(log: InboxLog, server: RedisServer) -> Iterator[Ear]:
+    ear = Ear(log, server)
+    yield ear
+    ear.close()
+
+
 class TestBells:
     def test_the_owner_hears_of_work_once_until_it_has_looked(
-        self, log: InboxLog, server: RedisServer
+        self, log: InboxLog, ear: Ear
     ) -> None:
         owner = log.acquire("counter", "n1", ttl=TTL)
-        listener: Any = server.subscriber()
-        bell = listener.pubsub(ignore_subscribe_messages=True)
-        bell.subscribe(f"{log.tag('counter')}:bell:n1")
-        while not bell.subscribed:
-            bell.get_message(timeout=1)
-        bell.get_message(timeout=0.2)
 
         log.send("p", [message(1)])
         log.send("p", [message(2)])
@@ -612,6 +641,98 @@ class TestBells:
         log.send("p", [message(3)])
         log.tick()
 
-        rung = [one for _ in range(4) if (one := bell.get_message(timeout=0.2)) is not None]
-        assert len(rung) == 2
-        bell.close()
+        assert len(ear.rung()) == 2
+
+    def test_what_comes_to_an_owner_that_has_seen_all_comes_along_with_its_bell(
+        self, log: InboxLog, ear: Ear
+    ) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+        seen = log.fetch(owner, START)
+        ear.rung()
+        sent = [message(2), message(3), message(4, level=URGENT, ttl=9.0)]
+
+        log.send("p", sent[:2])
+        log.send("p", sent[2:])
+
+        first, second = map(read_along, ear.rung())
+        assert (first.agent, first.token, first.level) == ("counter", owner.token, NORMAL)
+        assert first.cursor == after(seen.items)[NORMAL]
+        assert [(one.position, one.id, one.blob) for one in first.items] == [
+            (1, sent[0].id, sent[0].blob),
+            (2, sent[1].id, sent[1].blob),
+        ]
+        assert (second.level, second.cursor) == (URGENT, Cursor())
+        assert 8_900 < second.items[0].expiry - second.now <= 9_000
+
+    def test_what_came_along_with_a_bell_is_there_for_whoever_did_not_hear_it(
+        self, log: InboxLog, ear: Ear
+    ) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+        seen = log.fetch(owner, START)
+        log.send("p", [message(2)])
+
+        found = log.fetch(owner, after(seen.items))
+        last = log.acquire("counter", "n1", ttl=TTL)
+
+        assert blobs(found.items) == ["counter 2 2"]
+        assert last.delivered == (0, 0, 2, 0)
+
+    def test_what_came_along_is_ready_until_it_is_acknowledged(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+        log.fetch(owner, START)
+        sent = message(2)
+        log.send("p", [sent])
+
+        ready = [log.ready("n1")]
+        log.acknowledge(owner, (Cursor(), Cursor(), Cursor(2, sent.id), Cursor()))
+        ready.append(log.ready("n1"))
+
+        assert ready == [["counter"], []]
+
+    @pytest.mark.parametrize("much", ["many", "large", "behind"])
+    def test_what_is_much_comes_when_it_is_fetched(
+        self, log: InboxLog, ear: Ear, much: str
+    ) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        count = 20 if much == "behind" else 1
+        log.send("p", [message(1 + number) for number in range(count)])
+        log.fetch(owner, START)
+        ear.rung()
+        some = [message(count + 1 + number) for number in range(9 if much == "many" else 1)]
+        if much == "large":
+            some[0] = some[0]._replace(blob=b"x" * 9_000)
+
+        log.send("p", some)
+        log.send("p", [message(count + 1 + len(some))])
+
+        assert ear.rung() == [b"at counter"]
+
+    def test_what_was_put_off_rings_also_where_something_came_along_before(
+        self, log: InboxLog, ear: Ear
+    ) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+        log.fetch(owner, START)
+        log.send("p", [message(2), message(3, delay=0.001)])
+        ear.rung()
+
+        while not log.tick()[0]:
+            pass
+        log.send("p", [message(4)])
+
+        assert len(ear.rung()) == 1
+
+    def test_nothing_comes_along_to_a_new_owner(self, log: InboxLog, ear: Ear) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+        log.fetch(owner, START)
+
+        log.hand_off(owner, "n2")
+        log.hand_off(log.acquire("counter", "n2", ttl=TTL), "n1")
+        ear.rung()
+        log.send("p", [message(2)])
+
+        assert not any(one.startswith(b"in") for one in ear.rung())

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorbus.bus.transports.redis.log import Cursor, Item, Letter, Ownership
+from actorbus.bus.transports.redis.log import Along, Cursor, Item, Letter, Ownership
 from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 
 MOST = ACK_BATCH - ACK_BATCH // 4
@@ -195,3 +196,47 @@ def test_an_agent_that_ends_gets_no_more() -> None:
 
     assert fetch(inbox, [item(0)]) == []
     assert inbox.waiting == 1
+
+
+def along(*items: Item, before: bytes = b"", by: int = 1) -> Along:
+    first = items[0]
+    return Along("a", str(by), first.level, Cursor(first.position, before), items, 0)
+
+
+def test_what_comes_along_with_a_bell_is_as_if_it_were_fetched() -> None:
+    inbox = reading(depth=0)
+    fetch(inbox, [item(0)])
+
+    taken = inbox.came_along(along(item(1), item(2), before=item(0).id))
+
+    assert taken
+    assert inbox.hand_out() == [item(1), item(2)]
+    assert inbox.cursors[2] == Cursor(3, item(2).id)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        along(item(2), before=item(1).id),
+        along(item(0)),
+        along(item(1), before=item(0).id, by=2),
+        along(item(1), before=item(9).id),
+    ],
+    ids=["one is missing", "it is known", "of another owner", "of another log"],
+)
+def test_what_would_not_be_fetched_next_does_not_come_along(what: Along) -> None:
+    inbox = reading(depth=0)
+    fetch(inbox, [item(0)])
+
+    assert not inbox.came_along(what)
+
+    assert inbox.cursors[2] == Cursor(1, item(0).id)
+    assert inbox.hand_out() == []
+
+
+def test_nothing_comes_along_while_more_is_to_be_fetched() -> None:
+    behind, asking = reading(depth=1), reading(depth=0)
+    asking.owes_a_fetch = True
+
+    assert not behind.came_along(along(item(0)))
+    assert not asking.came_along(along(item(0)))

@@ -9,7 +9,7 @@
 local tag, agent, token = KEYS[1], ARGV[1], ARGV[2]
 local meta = tag .. ':a:' .. agent
 redis.call('DEL', tag .. ':none')  -- a first write that an exhausted memory allows
-local got = redis.call('HMGET', meta, 'tok', 'h0', 'h1', 'h2', 'h3', 'depth', 'bytes', 'full', 'cap')
+local got = redis.call('HMGET', meta, 'tok', 'h0', 'h1', 'h2', 'h3', 'depth', 'bytes', 'full', 'cap', 'node')
 if got[1] ~= token then return {'FENCED', got[1] or ''} end
 
 local counts, sizes = {}, 0
@@ -59,6 +59,8 @@ if freed > 0 then
   changed[#changed + 1] = string.format('%.0f', tonumber(got[7] or 0) - sizes)
   redis.call('HSET', meta, unpack(changed))
   redis.call('HDEL', meta, 'att')
+  -- What came along with a bell was never fetched.
+  if depth == 0 then redis.call('SREM', tag .. ':rdy:' .. (got[10] or ''), agent) end
   if got[8] and got[9] and depth * 2 <= tonumber(got[9]) then
     redis.call('HDEL', meta, 'full')
     redis.call('PUBLISH', tag .. ':bell', 'room ' .. agent)

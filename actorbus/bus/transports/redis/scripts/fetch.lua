@@ -64,6 +64,12 @@ for level = 0, 3 do
   seen[#seen + 1] = 'hw' .. level
   seen[#seen + 1] = string.format('%.0f', position)
 end
+if unseen == 0 then
+  seen[#seen + 1] = 'seen'
+  seen[#seen + 1] = '1'
+else
+  redis.call('HDEL', meta, 'seen')
+end
 redis.call('HSET', meta, unpack(seen))
 -- Added again as well: the answer to a longer call may have been lost.
 redis.call(unseen == 0 and 'SREM' or 'SADD', tag .. ':rdy:' .. got[6], agent)

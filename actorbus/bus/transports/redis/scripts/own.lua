@@ -36,6 +36,7 @@ local function move(to)
   redis.call('SREM', tag .. ':own:' .. (owner == '' and '-' or owner), agent)
   redis.call('SREM', tag .. ':rdy:' .. (owner == '' and '-' or owner), agent)
   redis.call('HSET', meta, 'node', to, 'tok', token, 'v', '1')
+  redis.call('HDEL', meta, 'seen')
   redis.call('SADD', tag .. ':own:' .. (to == '' and '-' or to), agent)
   -- One that was given up ran somewhere: it is to run again, though nothing waits for it.
   if tonumber(got[3] or 0) > 0 or to == '' then

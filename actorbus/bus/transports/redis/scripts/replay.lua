@@ -24,6 +24,7 @@ redis.call('SET', mark, string.sub(body, 1, 16), 'PX', 600000)
 redis.call('XDEL', tag .. ':dlq', entry)
 redis.call('RPUSH', tag .. ':i:' .. agent .. ':' .. level, '00000000000000' .. body)
 redis.call('HSET', meta, 'depth', string.format('%.0f', depth + 1), 'bytes', string.format('%.0f', bytes + size))
+redis.call('HDEL', meta, 'seen')
 local owner = got[1] or ''
 if owner == '' then owner = '-' end
 redis.call('SADD', tag .. ':rdy:' .. owner, agent)

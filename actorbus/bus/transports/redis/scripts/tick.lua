@@ -33,7 +33,7 @@ for _, id in ipairs(due) do
     bury('', '2', 'undecodable', 'it was delayed, and is no message', string.rep('0', 14) .. id .. kept)
   else
     local meta = tag .. ':a:' .. agent
-    local got = redis.call('HMGET', meta, 'node', 'depth', 'bytes', 'cap', 'capb', 'v', 'end')
+    local got = redis.call('HMGET', meta, 'node', 'depth', 'bytes', 'cap', 'capb', 'v', 'end', 'seen')
     local depth, bytes = tonumber(got[2] or 0), tonumber(got[3] or 0)
     local expiry = 0
     if tonumber(ttl) > 0 then expiry = tonumber(redis.call('ZSCORE', tag .. ':due', id)) + tonumber(ttl) end
@@ -51,7 +51,8 @@ for _, id in ipairs(due) do
       redis.call('HSET', meta, 'depth', depth + 1, 'bytes', bytes + #item)
       local owner = got[1] or ''
       if owner == '' then owner = '-' end
-      if redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1 then rung[owner] = true end
+      if redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1 or got[8] then rung[owner] = true end
+      if got[8] then redis.call('HDEL', meta, 'seen') end
       forget(id)
       moved = moved + 1
     else
