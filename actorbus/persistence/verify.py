@@ -243,12 +243,12 @@ class _Examination:
 
     def _anchor(self, known: Mapping[int, _Known], anchors: Iterable[Anchor]) -> None:
         by_chain: dict[int, list[Anchor]] = defaultdict(list)
-        unsigned: set[int] = set()
+        unsigned: dict[int, set[int]] = defaultdict(set)
         for anchor in anchors:
             if self._verifier is not None and not self._verifier.is_signed(anchor):
                 says = "an anchor is not signed with that key"
                 self.add(_anchor_flaw(anchor.chain, anchor.seq, says))
-                unsigned.add(anchor.chain)
+                unsigned[anchor.chain].add(anchor.number)
             else:
                 by_chain[anchor.chain].append(anchor)
         for number in sorted(by_chain.keys() - known.keys()):
@@ -258,18 +258,21 @@ class _Examination:
             trusted = by_chain.get(number, [])
             if not trusted and number not in unsigned:
                 self._miss_anchors(one)
-            self._anchor_one(one, trusted)
+            self._anchor_one(one, trusted, unsigned[number])
 
     def _miss_anchors(self, one: _Known) -> None:
         if one.chain.anchors is not None and one.chain.node != ACTS:
             says = f"its anchors are gone; they were kept in {one.chain.anchors}"
             self.add(_anchor_flaw(one.chain.number, None, says))
 
-    def _anchor_one(self, one: _Known, anchors: list[Anchor]) -> None:
+    def _anchor_one(self, one: _Known, anchors: list[Anchor], unsigned: set[int]) -> None:
+        """`unsigned`: the numbers of anchors that are there, but not to be trusted."""
         number = one.chain.number
         count = 0
         for anchor in anchors:
             count += 1
+            while count in unsigned and count < anchor.number:
+                count += 1
             if one.chain.node != ACTS and anchor.number != count:
                 says = f"anchor {count} of this chain is missing"
                 self.add(_anchor_flaw(number, anchor.seq, says))
