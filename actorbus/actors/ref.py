@@ -35,7 +35,7 @@ class Ref:
     Used inside a handler it sends as that agent.
     """
 
-    __slots__ = ("__weakref__", "_bus", "_ids", "_inbox", "_put", "_runtime", "name")
+    __slots__ = ("__weakref__", "_bus", "_ids", "_inbox", "_put", "_put_tell", "_runtime", "name")
 
     def __init__(self, runtime: Runtime, name: str, inbox: Inbox) -> None:
         self._runtime = runtime
@@ -43,6 +43,7 @@ class Ref:
         self._inbox = inbox
         self._ids = runtime.bus.ids
         self._put: Callable[[Entry, Priority], Offered] | None = getattr(inbox, "put", None)
+        self._put_tell = self._put or getattr(inbox, "put_tell", None)
         self.name = name
 
     @property
@@ -75,7 +76,7 @@ class Ref:
             AuditUnavailable: a strict history could not be written.
         """
         bus = self._bus
-        put = self._put
+        put = self._put_tell
         if bus.plain and put is not None and ttl is None and delay is None and headers is None:
             # What bus.stamp() does, in line, for an entry without envelope: the hot path.
             ids = self._ids

@@ -17,7 +17,7 @@ from actorbus.codec.reading import Reading
 from actorbus.codec.uncarried import Uncarried, where, with_article
 from actorbus.codec.writing import Walk, Writers, is_plain
 from actorbus.errors import PayloadTooLarge, Undecodable, UnsupportedPayload
-from actorbus.message import Message, check_name
+from actorbus.message import Entry, Message, check_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,14 +117,15 @@ class Codec:
                 f"{with_article(type(payload))} can be packed but not rebuilt: {error}"
             ) from None
 
-    def encode(self, message: Message[Any], *, shift: float = 0.0) -> bytes:
+    def encode(self, message: Entry, *, shift: float = 0.0) -> bytes:
         """A whole message. `shift` is added to its times, in seconds: another clock's lead.
 
         Raises:
             UnsupportedPayload: as for the payload, or for headers that are not text.
             PayloadTooLarge: more bytes than the limit.
         """
-        payload = self.encode_payload(message.payload)
+        plain = message.__class__ is tuple
+        payload = self.encode_payload(message[2] if plain else message.payload)  # type: ignore[index, union-attr]
         try:
             data = self._pack_frame(self._envelopes.fields(message, payload, shift))
         except UnicodeEncodeError:

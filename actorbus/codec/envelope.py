@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 from actorbus.codec.frames import unpack_frame
 from actorbus.codec.uncarried import step
 from actorbus.errors import UnsupportedPayload
-from actorbus.message import Message, MessageId, MessageKind, Priority, check_topic
+from actorbus.message import (
+    Entry,
+    Message,
+    MessageId,
+    MessageKind,
+    Priority,
+    check_topic,
+    envelope,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -75,28 +83,52 @@ class Envelopes:
         self._packed: dict[tuple[Any, ...], bytes] = {}
         self._labels: dict[bytes, _Label] = {}
 
-    def fields(self, message: Message[Any], payload: bytes, shift: float = 0.0) -> list[Any]:
+    def fields(self, message: Entry, payload: bytes, shift: float = 0.0) -> list[Any]:
         """What ``read`` reads; `shift` seconds are added to its times.
 
         Raises:
             UnsupportedPayload: headers that are not text.
         """
-        own_id = message.id.to_bytes(16, "big")
-        causation, deadline = message.causation_id, message.deadline
+        if message.__class__ is tuple:
+            (
+                message_id,
+                sender,
+                value,
+                priority,
+                created_at,
+                correlation_id,
+                causation_id,
+                run_id,
+                hops,
+                deadline,
+                answer_to,
+                recipient,
+            ) = message
+            attempt = 1
+            key = (answer_to is None, sender, recipient, priority, run_id, value.__class__)
+            label = self._packed.get(key)
+            if label is None:
+                label = _remember(self._packed, key, self._pack_label(envelope(message), None))
+        else:
+            message = envelope(message)
+            message_id = message.id
+            created_at, deadline = message.created_at, message.deadline
+            correlation_id, causation_id = message.correlation_id, message.causation_id
+            attempt, hops = message.attempt, message.hops
+            label = self._label(message)
+        own_id = message_id.to_bytes(16, "big")
         return [
             MESSAGE_VERSION,
             _HEAD.pack(
                 own_id,
-                own_id
-                if message.correlation_id == message.id
-                else message.correlation_id.to_bytes(16, "big"),
-                _NO_ID if causation is None else causation.to_bytes(16, "big"),
-                message.created_at + shift,
+                own_id if correlation_id == message_id else correlation_id.to_bytes(16, "big"),
+                _NO_ID if causation_id is None else causation_id.to_bytes(16, "big"),
+                created_at + shift,
                 _NO_DEADLINE if deadline is None else deadline + shift,
-                message.attempt,
-                message.hops,
+                attempt,
+                hops,
             ),
-            self._label(message),
+            label,
             payload,
         ]
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from actorbus.bus.mailbox import Offered
     from actorbus.bus.transports.redis.sender import Sender
     from actorbus.bus.transports.redis.stays import Stays
-    from actorbus.message import Message
+    from actorbus.message import Message, PlainEntry, Priority
 
 _REMEMBERED: Final = 100_000
 """Agents of other nodes that are known here without asking."""
@@ -30,6 +30,10 @@ class Entrance:
 
     def offer(self, message: Message[Any]) -> Offered:
         return self._sender.send(message, self.name)
+
+    def put_tell(self, entry: PlainEntry, priority: Priority) -> Offered:
+        """``offer`` for a tell that needs no envelope."""
+        return self._sender.send_plainly(entry, self.name)
 
     def offer_later(self, message: Message[Any], seconds: float) -> Offered:
         return self._sender.send(message, self.name, seconds)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.log import Item
     from actorbus.codec import Codec
     from actorbus.errors import ActorbusError
-    from actorbus.message import Message
+    from actorbus.message import Entry, Message
 
 _ID: Final = 16
 
@@ -79,7 +79,7 @@ def is_notes(name: str) -> bool:
     return name.startswith(" ")
 
 
-def pack_message(codec: Codec, message: Message[Any], shift: float, asker: str | None) -> bytes:
+def pack_message(codec: Codec, message: Entry, shift: float, asker: str | None) -> bytes:
     """`shift`: the server's time less node time, in seconds. `asker`: the node to answer to.
 
     Raises:

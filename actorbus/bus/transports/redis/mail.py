@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.topics.log import Entry
     from actorbus.codec import Codec
     from actorbus.codec.signing import Trust
-    from actorbus.message import Message, MessageId
+    from actorbus.message import Message, MessageId, PlainEntry
 
 
 class Mail:
@@ -43,6 +43,16 @@ class Mail:
     def server_time(self) -> float:
         """In seconds."""
         return time.monotonic() + self._log.server_ahead
+
+    def pack_plainly(self, entry: PlainEntry) -> bytes | None:
+        """What ``pack`` makes of a tell for the inbox of its recipient; None: take that instead.
+
+        Raises:
+            UnsupportedPayload, PayloadTooLarge: it cannot be carried.
+        """
+        if self.trust is not None:
+            return None
+        return pack_message(self.codec, entry, self._shift(), None)
 
     def pack(
         self, message: Message[Any], agent: str, asker: str | None, delay: float | None = None

@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from actorbus.bus.transports.redis.lanes import Lanes
+from actorbus.bus.transports.redis.log import MOST_AT_ONCE
 from actorbus.errors import TransportUnavailable
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.lanes import News, Parcel
     from actorbus.bus.transports.redis.log import InboxLog
 
-_MOST: Final = 500
+_MOST: Final = MOST_AT_ONCE
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 
@@ -58,7 +59,12 @@ class Outbox:
         self._now = monotonic
         self._lanes = Lanes(horizon=horizon)
         self._new: deque[Parcel] = deque()
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._work = threading.Condition(self._lock)
+        """For the thread that sends, while it is ``asleep``."""
+        self._asleep = False
+        self._changed = threading.Condition(self._lock)
+        """For those who wait until all is sent."""
         self._waiters: list[Callable[[], object]] = []
         self._closing = False
         self._problem: TransportUnavailable | None = None
@@ -69,20 +75,22 @@ class Outbox:
 
     def put(self, parcel: Parcel) -> bool:
         """Send `parcel`. False: there is no room, or the outbox is closed."""
-        with self._changed:
-            if self._closing or self.waiting >= self._limit:
+        with self._lock:
+            if self._closing or len(self._new) + self._lanes.waiting >= self._limit:
                 return False
             self._new.append(parcel)
-            self._changed.notify_all()
+            if self._asleep:
+                self._wake()
         return True
 
     def insist(self, parcel: Parcel) -> bool:
         """``put`` past the limit: what there is little of, and must not wait. False if closed."""
-        with self._changed:
+        with self._lock:
             if self._closing:
                 return False
             self._new.append(parcel)
-            self._changed.notify_all()
+            if self._asleep:
+                self._wake()
         return True
 
     def when_room(self, waiter: Callable[[], object]) -> bool:
@@ -90,14 +98,14 @@ class Outbox:
 
         False if that is so already, or it is closed.
         """
-        with self._changed:
+        with self._lock:
             if self._closing or self._problem is not None or self.waiting < self._limit:
                 return False
             self._waiters.append(waiter)
             return True
 
     def forget(self, waiter: Callable[[], object]) -> None:
-        with self._changed:
+        with self._lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
 
@@ -126,6 +134,7 @@ class Outbox:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+            self._wake()
         self._let_in()
         if self._thread.ident is not None:
             self._thread.join(timeout if left == 0 else max(timeout, 10.0))
@@ -148,7 +157,7 @@ class Outbox:
                 continue
             self._problem = None
             pause = _FIRST_PAUSE
-            with self._changed:
+            with self._lock:
                 news = self._lanes.answered(answers, self._now())
             for one in news:
                 self._told(one)
@@ -161,7 +170,7 @@ class Outbox:
 
     def _wait_for_work(self) -> bool:
         """Wait until there is something to send; False once it closes."""
-        with self._changed:
+        with self._lock:
             while not self._closing:
                 while self._new:
                     self._lanes.add(self._new.popleft())
@@ -169,16 +178,23 @@ class Outbox:
                 now = self._now()
                 if wakes_at is not None and wakes_at <= now:
                     return True
-                self._changed.wait(None if wakes_at is None else wakes_at - now)
+                self._asleep = True
+                self._work.wait(None if wakes_at is None else wakes_at - now)
+                self._asleep = False
             return False
+
+    def _wake(self) -> None:
+        """Have the thread look for work, if it sleeps. The lock is held."""
+        self._asleep = False
+        self._work.notify()
 
     def _let_in(self) -> None:
         """Have whoever waits for room try again."""
-        with self._changed:
+        with self._lock:
             waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             waiter()
 
     def _rest(self, pause: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closing, random.uniform(0, pause))
+        with self._lock:
+            self._work.wait_for(lambda: self._closing, random.uniform(0, pause))

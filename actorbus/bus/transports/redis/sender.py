@@ -19,7 +19,7 @@ from actorbus.errors import (
     TransportUnavailable,
     UnknownRecipient,
 )
-from actorbus.message import IdSource, MessageKind, Reason
+from actorbus.message import IdSource, MessageKind, Reason, envelope
 from actorbus.telemetry import MessagesLost
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.log import InboxLog
     from actorbus.bus.transports.redis.mail import Mail
     from actorbus.errors import ActorbusError
-    from actorbus.message import Message
+    from actorbus.message import Entry, Message, PlainEntry
     from actorbus.redis_client import RedisServer
 
 _NOTE_LEVEL = 1
@@ -45,9 +45,7 @@ class Sent:
 
     __slots__ = ("by", "delivery", "message")
 
-    def __init__(
-        self, message: Message[Any] | None, delivery: Any = None, by: str | None = None
-    ) -> None:
+    def __init__(self, message: Entry | None, delivery: Any = None, by: str | None = None) -> None:
         self.message = message
         self.delivery: Delivery | EventDelivery | None = delivery
         """What its sender had in hand, and which owes it."""
@@ -153,6 +151,18 @@ class Sender:
             self.requests.forget(message)
         return self._has_no_room()
 
+    def send_plainly(self, entry: PlainEntry, agent: str) -> Offered:
+        """``send`` for a tell that needs no envelope on its way.
+
+        Raises:
+            As for ``send``.
+        """
+        self._check_open()
+        blob = self._mail.pack_plainly(entry)
+        if blob is None:
+            return self.send(envelope(entry), agent)
+        return None if self._put(agent, entry, blob, None) else self._has_no_room()
+
     def publish(self, message: Message[Any]) -> Offered:
         """Pack a broadcast or an event and have it appended to the log that all nodes read.
 
@@ -217,18 +227,23 @@ class Sender:
             raise BusClosed("the node is not running; start it, or use it as `with Node()`")
         self._server.check_process()  # the threads that would send it are the parent's
 
-    def _put(self, name: str, message: Message[Any], blob: bytes, delay: float | None) -> bool:
+    def _put(self, name: str, message: Entry, blob: bytes, delay: float | None) -> bool:
         """Have `blob` sent to the inbox `name`. False: the outbox is full."""
         now = time.monotonic()
-        expires = None if message.deadline is None else message.deadline - self._mail.offset
+        if isinstance(message, tuple):
+            message_id, _, _, level, _, _, _, _, _, deadline, _, _ = message
+        else:
+            message_id, level = message.id, message.priority._value_
+            deadline = message.deadline
+        expires = None if deadline is None else deadline - self._mail.offset
         origin = CURRENT.get()
         cause = None if origin is None else origin.entry
         delivery = None if cause is None or isinstance(cause, tuple) else cause.delivery
         until = now + self._send_timeout
         parcel = Parcel(
             name,
-            message.priority._value_,
-            message.id.to_bytes(16, "big"),
+            level,
+            message_id.to_bytes(16, "big"),
             blob,
             until if expires is None or expires > until else expires,
             expires,
@@ -265,5 +280,6 @@ class Sender:
 
     def _unsent(self, sent: Sent, reason: Reason, error: ActorbusError) -> None:
         if sent.message is not None and self._home is not None:
-            self._home.fail(sent.message, sent.message.recipient, reason, error)
+            message = envelope(sent.message)
+            self._home.fail(message, message.recipient, reason, error)
         sent.settled()
