@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from actorbus import Node
 from actorbus.cli.audit import app
 from actorbus.cli.audit.list import listed
 from actorbus.message import (
@@ -80,6 +81,10 @@ def ids(tmp_path: Path) -> list[str]:
     recorder.ended(hostile, "bob", Status.DEAD, Reason.HANDLER_ERROR, HOSTILE, None, now)
     recorder.close(10)
     return [format_id(one.id) for one in (question, answer, hostile)]
+
+
+def _upper(text: str) -> str:
+    return text.upper()
 
 
 def _run(*arguments: str, env: dict[str, str] | None = None) -> Result:
@@ -272,6 +277,29 @@ def test_talk_and_times_are_tables_and_json(ids: list[str]) -> None:
     assert {one["type"]: one["took"]["max"] for one in times} == {"dict": 0, "str": 0}
     assert "alice" in _audit("talk").stdout
     assert "waited p50" in _audit("times", "--recipient", "librarian-of-alexandria").stdout
+
+
+def test_runs_and_who_took_part_in_one_are_listed() -> None:
+    with Node(audit="sqlite:///history.db") as node:
+        upper = node.spawn(_upper, name="upper")
+        for name in ("first", "second"):
+            with node.run(name):
+                upper.ask("a").get()
+
+    listed = json.loads(_audit("runs", "--json").stdout)
+    page = _audit("runs", "--limit", "1")
+    rest = _audit("runs", "--before", listed[0]["id"])
+    parts = _audit("runs", "first")
+    unknown = _audit("runs", "frist")
+
+    assert [one["name"] for one in listed] == ["second", "first"]
+    assert {one["ended_at"] for one in listed} == {None}
+    assert "second" in page.stdout
+    assert f"--before {listed[0]['id']}" in page.stderr
+    assert "first" in rest.stdout
+    assert "upper" in parts.stdout
+    assert unknown.exit_code == 1
+    assert "Did you mean 'first'?" in unknown.stderr
 
 
 @pytest.mark.parametrize("format", ["jsonl", "csv", "cloudevents"])

@@ -1,7 +1,8 @@
 """``actorbus audit``: read message history, one command a file.
 
 Exit codes: 0 found, 1 the history cannot be read or has no such message, 2 wrong usage,
-3 it was tampered with (``verify``), 130 interrupted.
+3 it is not as it should be (``verify``: tampered with, ``replay``: diverged, ``repair``: not sent),
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from actorbus.cli.audit.redact import redact
 from actorbus.cli.audit.repair import repair
 from actorbus.cli.audit.replay import replay
 from actorbus.cli.audit.retain import retain
+from actorbus.cli.audit.runs import runs
 from actorbus.cli.audit.show import show
 from actorbus.cli.audit.tail import tail
 from actorbus.cli.audit.talk import talk
@@ -29,7 +31,8 @@ app = typer.Typer(
     help="Read message history: who said what to whom, and what became of it.",
     epilog=(
         "Exit codes: 0 found, 1 the history cannot be read or has no such message,"
-        " 2 wrong usage, 3 it was tampered with (verify), 130 interrupted."
+        " 2 wrong usage, 3 it was tampered with (verify), it diverged (replay) or something was not"
+        " sent (repair), 130 interrupted."
     ),
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -43,6 +46,7 @@ app.command()(tail)
 app.command()(causes)
 app.command()(talk)
 app.command()(times)
+app.command()(runs)
 app.command()(export)
 app.command()(verify)
 app.command()(retain)

@@ -31,6 +31,8 @@ READING: list[tuple[str, ...]] = [
     ("tail", "-f"),
     ("talk",),
     ("times",),
+    ("runs",),
+    ("runs", "some-run"),
     ("export",),
     ("verify",),
     ("hold",),

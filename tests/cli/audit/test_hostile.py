@@ -41,6 +41,8 @@ ANSWERS: list[tuple[str, ...]] = [
     ("tail",),
     ("talk",),
     ("times",),
+    ("runs",),
+    ("runs", MARKUP),
     ("export",),
     ("export", "--format", "csv"),
     ("export", "--format", "cloudevents"),
@@ -76,6 +78,7 @@ TAKE_AN_ID: list[tuple[str, ...]] = [
     ("hold", "--why", "policy", "--", "conversation:ID"),
     ("hold", "--why", "policy", "--release", "--", "conversation:ID"),
     ("list", "--before=ID"),
+    ("runs", "--before=ID"),
     *((command, "--conversation=ID") for command in ("list", "tail", "talk", "times", "export")),
 ]
 
