@@ -7,18 +7,20 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
 
-from actorbus import Message, Node, Rejected, Settings
+from actorbus import Message, Node, OwnerLost, Rejected, Settings, agent
 from actorbus.cli.guest import guest
 from actorbus.message import IdSource, MessageKind, Priority, Reason, Status
 from actorbus.persistence.audit import Audit
 from actorbus.replay import Replay
 from actorbus.telemetry import Telemetry
 from actorbus.testing.clock import ManualClock
+from tests.bus.transports.redis.test_nodes import silence
 from tests.persistence.nodes.cast import Front, Ledger, Pricing
 
 if TYPE_CHECKING:
@@ -180,6 +182,29 @@ def test_an_error_is_recorded_where_it_was_raised(
         Reason.REJECTED,
         "of-pricing",
     )
+
+
+def test_an_ask_whose_agent_is_lost_with_its_node_has_failed(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = (deployment.start(name, **TIMES) for name in ("here", "there"))
+    let_go = Event()
+
+    @agent
+    def slow(text: str) -> None:
+        let_go.wait(20)
+
+    there.spawn(slow, name="slow")
+    silence(there, monkeypatch)
+
+    with pytest.raises(OwnerLost):
+        here.ask("slow", "gold").get(20)
+
+    [asked] = deployment.told(all_ended(1))
+    assert (asked.status, asked.reason) == (Status.FAILED, Reason.CRASHED_OWNER)
+    assert [one.node for one in asked.deliveries] == ["here"]
+    assert "'slow'" in str(asked.error)
+    let_go.set()
 
 
 def test_what_a_guest_asks_is_recorded_where_it_is_handled(

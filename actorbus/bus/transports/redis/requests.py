@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actorbus.errors import MailboxFull, OwnerLost
+from actorbus.errors import MailboxFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
@@ -58,11 +58,10 @@ class Requests:
             request.answer_to.fail(outcome.error)
         return True
 
-    def owner_lost(self, agents: Container[str]) -> None:
-        """The node that ran these agents is dead, and no other will run them."""
-        for request in list(self._open.values()):
-            if request.recipient in agents:
-                self._fail(request, OwnerLost(request.recipient or "", maybe_ran=True))
+    def give_up(self, agents: Container[str]) -> list[Message[Any]]:
+        """Those to these agents, which nobody will answer; they wait here no longer."""
+        found = [one for one in list(self._open.values()) if one.recipient in agents]
+        return [one for one in found if self._open.pop(one.id, None) is not None]
 
     def fail_all(self, error: BaseException) -> None:
         for request in list(self._open.values()):

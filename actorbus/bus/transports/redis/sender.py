@@ -16,6 +16,7 @@ from actorbus.errors import (
     BusClosed,
     MailboxFull,
     NotFlushed,
+    OwnerLost,
     TransportUnavailable,
     UnknownRecipient,
 )
@@ -23,7 +24,7 @@ from actorbus.message import IdSource, MessageKind, Reason, envelope
 from actorbus.telemetry import MessagesLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from actorbus.bus.mailbox import Offered
     from actorbus.bus.transport import Home
@@ -207,6 +208,15 @@ class Sender:
         for (name, drain), found in zip(agents, known, strict=True):
             if found is not None and found.node:
                 self.note(found.node, pack_stop(name, drain=drain))
+
+    def owner_lost(self, agents: Container[str]) -> None:
+        """The node that ran these agents is dead, and no other will run them."""
+        home = self._home
+        if home is None:
+            return
+        for request in self.requests.give_up(agents):
+            error = OwnerLost(request.recipient or "", maybe_ran=True)
+            home.fail(request, request.recipient, Reason.CRASHED_OWNER, error)
 
     def _given_up(self, request: Message[Any]) -> None:
         """Nobody waits for a request any more: the node that has it may stop working for it."""

@@ -192,9 +192,8 @@ class RedisTransport:
             payload=events.payload,
             failed=trouble.report,
         )
-        orphans = Orphans(
-            log, node, ttl=self._ttl, kept=self._orphans_kept, lost=requests.owner_lost
-        )
+        lost = self._sender.owner_lost
+        orphans = Orphans(log, node, ttl=self._ttl, kept=self._orphans_kept, lost=lost)
         adopter = self._adopter = Adopter(
             log, topics, stays, crew=lambda: self.crew, trouble=trouble
         )

@@ -13,7 +13,7 @@ from actorbus.bus.transport import Guarantee, Guarantees
 from actorbus.bus.transports.redis.transport import REDIS, RedisTransport
 from actorbus.codec import Codec, TypeBook
 from actorbus.errors import OwnerLost
-from actorbus.message import MessageKind
+from actorbus.message import MessageKind, Reason
 from actorbus.telemetry import Telemetry
 from actorbus.testing.transport_contract import (
     TransportContract,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from actorbus.bus.transport import Transport
-    from actorbus.message import Message, Reason
+    from actorbus.message import Message
     from actorbus.redis_client import RedisServer
 
 DEADLINE = 10.0
@@ -53,6 +53,8 @@ class Home:
         error: BaseException | None = None,
     ) -> None:
         self.failed.append((message.payload, reason))
+        if message.answer_to is not None:
+            message.answer_to.fail(error)
 
     refuse = fail
 
@@ -119,6 +121,7 @@ class TestDeath:
         assert asked.came.wait(DEADLINE)
         assert isinstance(asked.error, OwnerLost)
         assert asked.error.maybe_ran
+        assert self.home.failed == [("how many?", Reason.CRASHED_OWNER)]
 
     def test_what_waits_for_such_an_agent_is_kept_and_then_a_dead_letter(
         self, transport: RedisTransport, monkeypatch: pytest.MonkeyPatch
