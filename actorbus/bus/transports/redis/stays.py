@@ -1,7 +1,7 @@
 """The agents that run on a node: a *stay* is an agent's time with it.
 
 It begins when the agent becomes this node's, and ends when it ends, is left to others, or is
-another's. One that ended is in its *grave* until the server knows: its name is not to be had
+another's. One that left is in its *grave* until the server knows: its name is not to be had
 here before that.
 """
 
@@ -77,7 +77,8 @@ class Stays:
         self.here: dict[str, Stay] = {}
         self.leaving = False
         """Whether the node has begun to stop: it takes nobody over any more."""
-        self._graves: set[str] = set()
+        self._graves: dict[str, bool] = {}
+        """By name of who left: whether it ended for good."""
         self._buried = threading.Condition()
 
     def begin(self, stay: Stay) -> None:
@@ -114,7 +115,7 @@ class Stays:
                 return None
             del self.here[agent]
             if stay.ownership is not None:
-                self._graves.add(agent)
+                self._graves[agent] = not stay.goes_on
             return stay
 
     def leave(self) -> list[Stay]:
@@ -127,21 +128,22 @@ class Stays:
             return moving
 
     def is_dead(self, agent: str) -> bool:
-        """Whether it ended here, and is not buried yet."""
-        return agent in self._graves
+        """Whether it ended here for good, and is not buried yet."""
+        return self._graves.get(agent, False)
 
     def dead(self) -> set[str]:
         with self._buried:
-            return set(self._graves)
+            return {agent for agent, for_good in self._graves.items() if for_good}
 
     def is_known(self, agent: str) -> bool:
-        """Whether it is here, or dead."""
+        """Whether it is here, or has just left."""
         with self._buried:
             return agent in self.here or agent in self._graves
 
     def buried(self, agents: Iterable[str]) -> None:
         with self._buried:
-            self._graves.difference_update(agents)
+            for agent in agents:
+                self._graves.pop(agent, None)
             self._buried.notify_all()
 
     def await_burial(self, agent: str) -> None:

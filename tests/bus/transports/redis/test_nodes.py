@@ -1264,7 +1264,7 @@ class TestLife:
         transport: Any = node.bus.transport
         transport._stays.await_burial("clerk")
         monkeypatch.setattr("actorbus.bus.transports.redis.stays.BURIAL", 0.01)
-        transport._stays._graves.add("clerk")
+        transport._stays._graves["clerk"] = True
 
         with pytest.raises(NameTaken, match="node"):
             node.spawn(Clerk, name="clerk")
