@@ -467,6 +467,20 @@ class TestOwning:
         assert len(log.fetch(owner, owner.cursors).items) == 1
         assert log.known(["counter"]) == [None]
 
+    def test_what_it_got_before_it_ended_is_not_refused_when_it_is_sent_again(
+        self, log: InboxLog
+    ) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+        log.end(owner)
+
+        while_it_ends = log.send("p", [message(1), message(2)])
+        log.drop(owner, "stopped")
+        once_it_is_gone = log.send("p", [message(1), message(2)])
+
+        assert while_it_ends == [Sent(Taken.OK), Sent(Taken.NO_AGENT, 1)]
+        assert once_it_is_gone == while_it_ends
+
     def test_one_that_is_offered_takes_messages_until_somebody_owns_it(self, log: InboxLog) -> None:
         log.offer("counter", Terms(10, spec=b"how"))
         log.offer("counter", Terms(1, spec=b"otherwise"))

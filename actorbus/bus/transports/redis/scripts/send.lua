@@ -66,10 +66,11 @@ local function give(agent, count, first, base, plan, at)
   local meta, field = tag .. ':a:' .. agent, 'p:' .. producer
   local got = redis.call('HMGET', meta, field, 'depth', 'node', 'bytes', 'cap', 'capb', 'v', 'end', 'ovf',
     'seen')
-  -- 1: it ended. 0 to who has sent before: the server lost what it knew.
-  if got[8] or (not got[7] and not create) then return 0, got[1] and 'NOAGENT 1' or 'NOAGENT 0' end
   local before, why = known(got[1], count, first, base)
-  if why or before == count then return before, why end
+  if before == count then return before end  -- also where the agent has ended since
+  -- 1: it ended. 0 to who has sent before: the server lost what it knew.
+  if got[8] or (not got[7] and not create) then return before, got[1] and 'NOAGENT 1' or 'NOAGENT 0' end
+  if why then return before, why end
 
   local depth, bytes = tonumber(got[2] or 0), tonumber(got[4] or 0)
   local cap, capb = tonumber(got[5] or ARGV[2]), tonumber(got[6] or ARGV[3])
