@@ -46,8 +46,8 @@ faults-audit: $(DEV) ## Lock, fill and kill the history's writer, for minutes
 
 .PHONY: faults
 faults: $(DEV) ## Kill, freeze and cut nodes and Redis under load, and count what was lost
-	@FAULTS_MESSAGES=100000 FAULTS_AGENTS=1000 FAULTS_SECONDS=300 FAULTS_RATE=4000 \
-	   $(BIN)/pytest -q --timeout 900 tests/faults/test_redis*.py $(ARGS)
+	@FAULTS_MESSAGES=100000 FAULTS_AGENTS=1000 FAULTS_SECONDS=300 FAULTS_RATE=4000 FAULTS_EXAMPLES=1000 \
+	   $(BIN)/pytest -q --timeout 900 tests/faults/test_redis*.py tests/bus/transports/test_model.py $(ARGS)
 
 .PHONY: soak
 soak: $(DEV) ## Run a million messages in ten minutes, and see what grows
