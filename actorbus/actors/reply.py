@@ -221,7 +221,7 @@ class Reply(Generic[T]):
             )
         if origin is not None:
             origin.begin_wait(self)
-        elif asking.waiting.spin(self):
+        elif self.target is not None and asking.waiting.spin(self):
             return
         try:
             until = None if timeout is None else asking.clock.now() + checked_timeout(timeout)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import TransportUnavailable
 from actorbus.redis_client.access import Access
+from actorbus.redis_client.line import Line
 from actorbus.redis_client.urls import Kind, address
 from actorbus.redis_client.words import meant, without
 
@@ -101,6 +102,17 @@ class RedisServer:
         """A client that sends nothing twice, for at most once. Whoever asked closes it."""
         self.check_process()
         return self._make_one(**self._options(_COMMAND_TIMEOUT, 0))
+
+    def line(self) -> Line:
+        """A connection to write to without waiting. Whoever asked closes it.
+
+        Raises:
+            TransportUnavailable: there is none: to a cluster, over TLS, without hiredis.
+        """
+        if self.kind is Kind.CLUSTER:
+            raise TransportUnavailable(f"{self.shown} is many servers")
+        with self.errors():
+            return Line(self.client.connection_pool)
 
     @contextmanager
     def members(self) -> Iterator[list[Member]]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from actorbus.redis_client import RedisServer
 
 _ACK_AFTER: Final = 0.02
-_ACK_SOON: Final = 0.004
+_ACK_SOON: Final = 0.01
 """The same for an agent that has nothing in hand: another question may follow its answer."""
 _DEADLY: Final = 3
 """Owners that die of a message before it is given up."""

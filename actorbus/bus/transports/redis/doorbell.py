@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import TransportUnavailable
+from actorbus.redis_client import NOTHING, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,13 +78,13 @@ class Doorbell:
         ear = client.pubsub(ignore_subscribe_messages=True)
         try:
             ear.subscribe(*self._channels())
+            hear = _hearing(ear)
             self._back()
             heard, asked = time.monotonic(), False
             while not self._closing.is_set():
-                rung = ear.get_message(timeout=_SLEEP)
+                rung = hear()
                 if rung is not None:
-                    is_bell = rung["type"] == "message"
-                    self._rang(rung["channel"].decode() if is_bell else None, rung["data"])
+                    self._rang(*rung)
                     heard, asked = time.monotonic(), False
                 elif time.monotonic() - heard > _QUIET:
                     if asked:
@@ -93,3 +94,25 @@ class Doorbell:
         finally:
             ear.close()
             client.close()
+
+
+def _hearing(ear: Any) -> Callable[[], tuple[str | None, Any] | None]:
+    """What hears the next bell or sign of life, or None after a second."""
+
+    def plainly() -> tuple[str | None, Any] | None:
+        said = wire.read(_SLEEP)
+        if said is NOTHING or said[0] == b"subscribe":
+            return None
+        return (said[1].decode(), said[2]) if said[0] == b"message" else (None, said)
+
+    def by_redis_py() -> tuple[str | None, Any] | None:
+        rung = ear.get_message(timeout=_SLEEP)
+        if rung is None:
+            return None
+        return rung["channel"].decode() if rung["type"] == "message" else None, rung["data"]
+
+    try:
+        wire = Wire(ear.connection)
+    except TransportUnavailable:
+        return by_redis_py
+    return plainly

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from actorbus.redis_client import RedisServer
+    from actorbus.redis_client import Line, RedisServer
 
 LEVELS: Final = range(4)
 ID_SIZE: Final = 16
@@ -345,8 +345,24 @@ class InboxLog:
                     _add_words(words, loads[at])
                 told = self._run(self._send, tag, *words)
                 for at, word in zip(some, told, strict=True):
-                    answers[at] = _shipped(loads[at], word)
+                    answers[at] = shipped(loads[at], word)
         return answers
+
+    def line(self) -> Line:
+        """What ``shipping`` may be written to.
+
+        Raises:
+            TransportUnavailable: there is none, or the server did not answer.
+        """
+        return self._server.line()
+
+    def shipping(self, producer: str, load: Load, *, create: bool = False) -> list[Any]:
+        """The command that ``ship`` would send; ``shipped`` reads the one word of its answer."""
+        tag = self.tag(load.agent)
+        bounds = (producer, self._capacity, self._capacity_bytes, int(create))
+        words: list[Any] = ["EVALSHA", self._send.digest, 1, tag, *bounds]
+        _add_words(words, load)
+        return words
 
     # -- owners
 
@@ -810,7 +826,8 @@ def _giving(ownership: Ownership, what: str) -> tuple[str, str, str, str]:
     return what, encoded(ownership.agent), encoded(ownership.node), ownership.token
 
 
-def _shipped(load: Load, word: bytes) -> Shipped:
+def shipped(load: Load, word: bytes) -> Shipped:
+    """What SEND's word for a load means."""
     if word == b"OK":
         return Shipped(len(load))
     taken, name, number = word.decode().split(" ")

@@ -3,6 +3,9 @@
 Whoever puts a message in does not wait for Redis; ``flush`` does. One thread sends what waits,
 in batches that grow by themselves while a call is under way. While Redis is away it goes on
 trying, with a pause that grows to a second, and the outbox fills up to its limit.
+
+What somebody waits for takes a ``Shortcut`` where nothing else waits: whoever puts it in writes
+it to Redis, and the thread sleeps on.
 """
 
 from __future__ import annotations
@@ -15,17 +18,20 @@ from typing import TYPE_CHECKING, Final
 
 from actorbus.bus.transports.redis.lanes import Lanes
 from actorbus.bus.transports.redis.log import MOST_AT_ONCE
+from actorbus.bus.transports.redis.shortcut import Shortcut
 from actorbus.errors import TransportUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from actorbus.bus.transports.redis.lanes import News, Parcel
-    from actorbus.bus.transports.redis.log import InboxLog
+    from actorbus.bus.transports.redis.log import InboxLog, Shipped
 
 _MOST: Final = MOST_AT_ONCE
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
+_LOOK: Final = 0.005
+"""Seconds after which the thread asks what became of what took the short cut, if nobody has."""
 
 
 class Outbox:
@@ -34,7 +40,8 @@ class Outbox:
     Args:
         producer: unique for this incarnation of the process: numbers begin at 1.
         limit: messages that may wait.
-        told: called with what became of each, on the outbox's thread. It must be quick.
+        told: called with what became of each, on the outbox's thread or that of who puts
+            something in. It must be quick.
         create: whether inboxes are made for agents that nobody knows.
         horizon: seconds for which accepted messages are kept, to be sent again if the server
             loses its tail.
@@ -66,6 +73,13 @@ class Outbox:
         self._changed = threading.Condition(self._lock)
         """For those who wait until all is sent."""
         self._waiters: list[Callable[[], object]] = []
+        self._shortcut = Shortcut(log, producer, create=create, monotonic=monotonic)
+        self._sending = False
+        """Whether the lanes and the short cut are the thread's: it works without the lock."""
+        self._watches = False
+        """Whether the thread will look by itself what became of what took the short cut."""
+        self._hurried = 0
+        """How many wait until all is sent."""
         self._closing = False
         self._problem: TransportUnavailable | None = None
         self._thread = threading.Thread(target=self._run, name="actorbus-outbox", daemon=True)
@@ -83,15 +97,41 @@ class Outbox:
                 self._wake()
         return True
 
-    def insist(self, parcel: Parcel) -> bool:
-        """``put`` past the limit: what there is little of, and must not wait. False if closed."""
+    def put_at_once(self, parcel: Parcel, *, insist: bool = False) -> bool:
+        """``put`` what somebody waits for. `insist`: also past the limit.
+
+        That is for what there is little of, and must not wait for room.
+        """
         with self._lock:
-            if self._closing:
+            if self._closing or (self.waiting >= self._limit and not insist):
                 return False
-            self._new.append(parcel)
-            if self._asleep:
+            news = self._look() if self._shortcut.busy and not self._sending else ()
+            if self._sending or self.waiting or self._problem is not None:
+                self._new.append(parcel)
                 self._wake()
+            else:
+                self._take_shortcut(parcel)
+        self._tell(news)
         return True
+
+    def _take_shortcut(self, parcel: Parcel) -> None:
+        """Send it from here. If that cannot be, the thread does."""
+        self._lanes.add(parcel)
+        batch = self._lanes.next_batch(self._now(), 1)
+        is_sent = bool(batch) and self._shortcut.send(batch[0])
+        if not is_sent:
+            self._lanes.failed()
+        if not (is_sent and self._watches):
+            self._wake()
+
+    def _look(self) -> Sequence[News]:
+        """What became of what took the short cut, if that is known by now."""
+        try:
+            told = self._shortcut.look()
+        except TransportUnavailable:
+            self._lanes.failed()
+            return ()
+        return () if told is None else self._lanes.answered([told], self._now())
 
     def when_room(self, waiter: Callable[[], object]) -> bool:
         """Call `waiter` once there may be room, or it is known why there is none.
@@ -122,7 +162,10 @@ class Outbox:
     def flush(self, timeout: float) -> int:
         """Wait until everything put so far is accepted or refused; how many are not."""
         with self._changed:
+            self._hurried += 1
+            self._wake()
             self._changed.wait_for(lambda: not self.waiting, timeout)
+            self._hurried -= 1
             return self.waiting
 
     def close(self, timeout: float) -> list[Parcel]:
@@ -143,11 +186,8 @@ class Outbox:
     def _run(self) -> None:
         pause = _FIRST_PAUSE
         while self._wait_for_work():
-            batch = self._lanes.next_batch(self._now(), _MOST)
-            if not batch:
-                continue
             try:
-                answers = self._log.ship(self._producer, batch, create=self._create)
+                answers = self._exchange()
             except TransportUnavailable as error:
                 self._problem = error
                 self._lanes.failed()
@@ -155,33 +195,61 @@ class Outbox:
                 self._rest(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 continue
+            if answers is None:
+                continue
             self._problem = None
             pause = _FIRST_PAUSE
             with self._lock:
                 news = self._lanes.answered(answers, self._now())
-            for one in news:
-                self._told(one)
+            self._tell(news)
             with self._changed:
                 if not self.waiting:
                     self._changed.notify_all()
                 has_room = self.waiting < self._limit
             if has_room:
                 self._let_in()
+            if self._shortcut.wanted:
+                self._shortcut.open()
+        self._shortcut.close()
+
+    def _exchange(self) -> Sequence[Shipped] | None:
+        """What became of a batch; None if there is none."""
+        if self._shortcut.busy:
+            try:
+                told = self._shortcut.wait()
+            except TransportUnavailable:
+                self._lanes.failed()
+            else:
+                return None if told is None else [told]
+        batch = self._lanes.next_batch(self._now(), _MOST)
+        return self._log.ship(self._producer, batch, create=self._create) if batch else None
+
+    def _tell(self, news: Iterable[News]) -> None:
+        for one in news:
+            self._told(one)
 
     def _wait_for_work(self) -> bool:
-        """Wait until there is something to send; False once it closes."""
+        """Wait until there is something to send, or to hear of; False once it closes."""
         with self._lock:
+            self._sending = False
             while not self._closing:
-                while self._new:
-                    self._lanes.add(self._new.popleft())
-                wakes_at = self._lanes.wakes_at()
-                now = self._now()
-                if wakes_at is not None and wakes_at <= now:
+                seconds = self._until_work()
+                if seconds is not None and seconds <= 0:
+                    self._sending = True
                     return True
-                self._asleep = True
-                self._work.wait(None if wakes_at is None else wakes_at - now)
-                self._asleep = False
+                self._asleep, self._watches = True, self._shortcut.busy
+                self._work.wait(seconds)
+                self._asleep = self._watches = False
             return False
+
+    def _until_work(self) -> float | None:
+        """Seconds until there is something to do; None if it is not known that there will be."""
+        if self._shortcut.busy:
+            return 0.0 if self._new or self._hurried else self._shortcut.since + _LOOK - self._now()
+        while self._new:
+            self._lanes.add(self._new.popleft())
+        wakes_at = self._lanes.wakes_at()
+        return None if wakes_at is None else wakes_at - self._now()
 
     def _wake(self) -> None:
         """Have the thread look for work, if it sleeps. The lock is held."""

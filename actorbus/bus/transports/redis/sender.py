@@ -196,7 +196,7 @@ class Sender:
             None,
             Sent(None, delivery),
         )
-        if not self._outbox.insist(parcel):
+        if not self._outbox.put_at_once(parcel, insist=True):
             parcel.tag.settled()
 
     def stop_agent(self, name: str, drain: bool) -> None:
@@ -262,7 +262,9 @@ class Sender:
         )
         if delivery is not None:
             delivery.owe(parcel.tag.by)
-        if self._outbox.put(parcel):
+        waited_for = not isinstance(message, tuple) and message.kind is MessageKind.REQUEST
+        put = self._outbox.put_at_once if waited_for else self._outbox.put
+        if put(parcel):
             return True
         parcel.tag.settled()
         return False
@@ -273,7 +275,7 @@ class Sender:
         return Refusal.FULL
 
     def _told(self, news: News) -> None:
-        """What became of something that was sent. On the outbox's thread."""
+        """What became of something that was sent."""
         match news:
             case Accepted(parcels):
                 for parcel in parcels:

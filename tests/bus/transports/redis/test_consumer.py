@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.lanes import News
     from actorbus.bus.transports.redis.log import Item
     from actorbus.bus.transports.redis.reading import Reading
+    from actorbus.bus.transports.redis.shortcut import Shortcut
 
 DEADLINE = 20.0
 
@@ -72,6 +73,15 @@ class Way:
         for text in texts:
             sent = self.outbox.put(Parcel(agent, level, uuid4().bytes, text.encode(), deadline))
             assert sent, "no room"
+
+    def send_at_once(self, agent: str, *texts: str) -> None:
+        for text in texts:
+            sent = self.outbox.put_at_once(Parcel(agent, 2, uuid4().bytes, text.encode(), 1e9))
+            assert sent, "no room"
+
+    @property
+    def shortcut(self) -> Shortcut:
+        return self.outbox._shortcut
 
 
 @pytest.fixture
@@ -453,3 +463,109 @@ class TestServerAway:
         way.outbox.close(DEADLINE)
         consumer.close(DEADLINE)
         server.close()
+
+
+class TestWhatIsSentAtOnce:
+    """By whoever puts it in; on fakeredis it all goes the long way."""
+
+    def test_it_arrives_in_order_with_what_is_sent_otherwise(
+        self, log: InboxLog, consumer: Consumer, way: Way
+    ) -> None:
+        agent = own(log, consumer)
+        texts = [str(number) for number in range(200)]
+
+        for text in texts:
+            if int(text) % 3:
+                way.send_at_once("a", text)
+            else:
+                way.send("a", text)
+
+        assert agent.has(200)
+        assert agent.found == texts
+        assert way.outbox.flush(DEADLINE) == 0
+        assert sum(len(one.parcels) for one in way.news if isinstance(one, Accepted)) == 200
+
+    def test_one_by_one_nobody_else_sends_it(
+        self,
+        log: InboxLog,
+        server: RedisServer,
+        consumer: Consumer,
+        way: Way,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        agent = own(log, consumer)
+        way.send_at_once("a", "first")
+        assert agent.has(1)
+        wait_until(lambda: way.shortcut._line is not None or not way.shortcut.wanted)
+        if way.shortcut._line is None:
+            pytest.skip("no short cut on fakeredis")
+        monkeypatch.setattr(log, "ship", None)
+
+        for count in range(2, 20):
+            way.send_at_once("a", str(count))
+            assert agent.has(count)
+
+        assert way.outbox.flush(DEADLINE) == 0
+        assert len(way.news) == 19
+
+    def test_what_became_of_it_is_told_though_nothing_follows(
+        self, log: InboxLog, consumer: Consumer, way: Way
+    ) -> None:
+        own(log, consumer)
+
+        for count in range(1, 4):
+            way.send_at_once("a", str(count))
+            wait_until(lambda count=count: len(way.news) == count)  # type: ignore[misc]
+
+        assert way.outbox.waiting == 0
+
+    def test_an_agent_that_nobody_knows_is_refused(self, log: InboxLog, way: Way) -> None:
+        for count in range(1, 4):
+            way.send_at_once("nobody", "hello")
+            wait_until(lambda count=count: len(way.news) == count)  # type: ignore[misc]
+
+        assert all(isinstance(one, Refused) for one in way.news)
+
+    def test_a_connection_that_breaks_costs_only_time(
+        self, log: InboxLog, server: RedisServer, consumer: Consumer, way: Way
+    ) -> None:
+        agent = own(log, consumer)
+        for count in range(1, 30):
+            way.send_at_once("a", str(count))
+            if count % 7 == 0 and way.shortcut._line is not None:
+                way.shortcut._line._connection._sock.shutdown(2)
+
+        assert agent.has(29)
+        assert agent.found == [str(count) for count in range(1, 30)]
+        assert way.outbox.flush(DEADLINE) == 0
+
+    def test_an_answer_that_was_lost_makes_nothing_arrive_twice(
+        self, log: InboxLog, server: RedisServer, consumer: Consumer, way: Way
+    ) -> None:
+        agent = own(log, consumer)
+        way.send_at_once("a", "1")
+        assert agent.has(1)
+        wait_until(lambda: not way.outbox.waiting)
+
+        way.send_at_once("a", "2")
+        assert agent.has(2)
+        if way.shortcut._line is not None:
+            way.shortcut._line._connection._sock.shutdown(2)
+        way.send_at_once("a", "3")
+
+        assert agent.has(3)
+        assert agent.found == ["1", "2", "3"]
+        assert way.outbox.flush(DEADLINE) == 0
+
+    def test_scripts_that_the_server_forgot_are_loaded(
+        self, log: InboxLog, server: RedisServer, consumer: Consumer, way: Way
+    ) -> None:
+        agent = own(log, consumer)
+        way.send_at_once("a", "1")
+        assert agent.has(1)
+
+        server.client.script_flush()
+        way.send_at_once("a", "2", "3")
+
+        assert agent.has(3)
+        assert agent.found == ["1", "2", "3"]

@@ -1,0 +1,135 @@
+"""A connection that is written to now and read later, on a real server."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import fakeredis
+import pytest
+
+from actorbus.errors import TransportUnavailable
+from actorbus.redis_client import NOTHING, Line, RedisServer, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DEADLINE = 10.0
+
+
+@pytest.fixture
+def server(redis_url: str) -> Iterator[RedisServer]:
+    server = RedisServer(redis_url)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def line(server: RedisServer) -> Iterator[Line]:
+    line = server.line()
+    yield line
+    line.close()
+
+
+def test_the_answer_to_what_is_sent_is_read_later(server: RedisServer, line: Line) -> None:
+    key = uuid4().hex
+
+    assert line.send("SET", key, b"\r\n\0", "PX", 10_000)
+    assert line.wait(DEADLINE) == b"OK"
+    assert line.send("GET", key)
+    assert line.wait(DEADLINE) == b"\r\n\0"
+    assert server.client.get(key) == b"\r\n\0"
+
+
+def test_looking_for_an_answer_does_not_wait_for_it(server: RedisServer, line: Line) -> None:
+    line.send("BLPOP", key := uuid4().hex, "0")
+
+    first = line.look()
+    server.client.rpush(key, "there")
+
+    assert first is None
+    assert line.wait(DEADLINE) == [key.encode(), b"there"]
+
+
+def test_what_the_server_refuses_is_an_answer(line: Line) -> None:
+    line.send("EVALSHA", "0" * 40, 0)
+
+    answer = line.wait(DEADLINE)
+
+    assert "NOSCRIPT" in str(answer)
+    assert line.send("PING")
+
+
+def test_an_answer_that_does_not_come_closes_the_line(line: Line) -> None:
+    line.send("BLPOP", uuid4().hex, "5")
+
+    with pytest.raises(TransportUnavailable, match="no answer within"):
+        line.wait(0.01)
+
+    assert not line.send("PING")
+
+
+def test_a_server_that_hangs_up_closes_the_line(server: RedisServer, line: Line) -> None:
+    line.send("CLIENT", "ID")
+    ours = line.wait(DEADLINE)
+    server.client.client_kill_filter(_id=str(ours))
+
+    with contextlib.suppress(TransportUnavailable):
+        while line.send("PING"):
+            line.wait(DEADLINE)
+
+    assert not line.send("PING")
+
+
+def test_more_than_the_socket_takes_closes_the_line(line: Line) -> None:
+    assert not line.send("PING", b"x" * 64_000_000)
+    assert not line.send("PING")
+
+
+def test_a_closed_line_gives_its_connection_back(server: RedisServer) -> None:
+    lines = [server.line() for _ in range(3)]
+    for line in lines:
+        line.close()
+        line.close()
+
+    pool: Any = server.client.connection_pool
+    assert not pool._in_use_connections
+
+
+def test_there_is_none_where_no_socket_can_be_had() -> None:
+    fake = RedisServer("redis://fake", make=lambda **_: fakeredis.FakeRedis(protocol=2))
+
+    with pytest.raises(TransportUnavailable):
+        fake.line()
+
+
+def test_there_is_none_to_a_cluster() -> None:
+    with pytest.raises(TransportUnavailable, match="many servers"):
+        RedisServer("redis+cluster://localhost:1").line()
+
+
+def test_what_a_wire_hears_together_it_tells_one_by_one(server: RedisServer) -> None:
+    channel = uuid4().hex
+    client: Any = server.subscriber()
+    ear = client.pubsub()
+    ear.subscribe(channel)
+    wire = Wire(ear.connection)
+    assert wire.read(DEADLINE)[0] == b"subscribe"
+    for word in ("one", "two", "three"):
+        server.client.publish(channel, word)
+
+    heard = [wire.read(DEADLINE)[2] for _ in range(3)]
+    nothing = timed(lambda: wire.read(0.02))
+
+    assert heard == [b"one", b"two", b"three"]
+    assert nothing[0] is NOTHING
+    assert nothing[1] >= 0.015
+    ear.close()
+    client.close()
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.monotonic()
+    return call(), time.monotonic() - start
