@@ -222,6 +222,28 @@ answer_to, recipient): what varies between messages without headers. Most handle
 and never look at the envelope, so it is built only for those that do; see ``envelope``.
 """
 
+
+def plain_tell(
+    message_id: MessageId, payload: Any, created_at: float, recipient: str
+) -> PlainEntry:
+    """A tell from outside agents that has nothing else to say."""
+    return (
+        message_id,
+        None,
+        payload,
+        _NORMAL,
+        created_at,
+        message_id,
+        None,
+        None,
+        0,
+        None,
+        None,
+        recipient,
+    )
+
+
+_NORMAL: Final = Priority.NORMAL.value
 _PRIORITIES: Final = tuple(Priority)
 
 Entry = Message[Any] | PlainEntry

@@ -33,7 +33,7 @@ from actorbus.errors import (
     AgentStopped,
     InvalidHandler,
 )
-from actorbus.message import Message, Reason, envelope
+from actorbus.message import Message, Priority, Reason, envelope
 from actorbus.registry.entry import AgentStatus
 from actorbus.telemetry import (
     AgentStarted,
@@ -41,7 +41,6 @@ from actorbus.telemetry import (
 )
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable, Coroutine, Mapping
 
     from actorbus.actors.agent import Agent
@@ -51,11 +50,18 @@ if TYPE_CHECKING:
     from actorbus.actors.ref import Ref
     from actorbus.actors.runtime import Runtime
     from actorbus.actors.supervision import Supervision
+    from actorbus.bus.mailbox import Level
     from actorbus.bus.middleware import Outcome
-    from actorbus.message import Entry, MessageId
+    from actorbus.message import MessageId
     from actorbus.telemetry import Event
 
 T = TypeVar("T")
+
+_NORMAL = Priority.NORMAL.value
+
+_ALONE = 0.0005
+"""Seconds that a turn goes on past its share while nobody waits for one: well before a dispatcher
+takes its thread for held."""
 
 
 class Cell:
@@ -283,6 +289,8 @@ class Cell:
         left = runtime.turn_messages
         now = monotonic() + offset
         end_of_turn = now + runtime.turn_seconds
+        alone_until = now + _ALONE
+        queued = self.dispatcher.queued
         while True:
             if (mailbox.commands is not None or self.state is not State.RUNNING) and not finish(
                 life.obey(self, activation)
@@ -304,15 +312,37 @@ class Cell:
             popped = 0
             while popped < count and not mailbox.interrupted:
                 try:
-                    entry = run.popleft()
+                    # What mailbox.take() does, in line; no signal ends up on this thread.
+                    first = run.popleft()
+                    payload = run.popleft()
+                    created_at = run.popleft()
                 except IndexError:
                     # The overflow policy dropped the rest of the run.
                     break
                 popped += 1
                 mailbox.taken += 1
-                activation.entry = entry
                 started_at = now
-                if not isinstance(entry, tuple):
+                form = first.__class__
+                if form is int:
+                    message_id = correlation_id = first
+                    activation.entry = entry = (
+                        message_id,
+                        None,
+                        payload,
+                        _NORMAL,
+                        created_at,
+                        message_id,
+                        None,
+                        None,
+                        0,
+                        None,
+                        None,
+                        name,
+                    )
+                    sender = causation_id = run_id = deadline = answer_to = None
+                    priority = _NORMAL
+                elif form is not tuple:
+                    activation.entry = entry = first
                     manner = entry.manner
                     if (
                         manner is None
@@ -355,33 +385,33 @@ class Cell:
                     if now > end_of_turn:
                         break
                     continue
-                if not inline:
-                    go_on = self._handle_here(envelope(entry), activation, started_at)
-                    now = monotonic() + offset
-                    if now > end_of_turn or not go_on:
-                        break
-                    continue
-                (
-                    message_id,
-                    sender,
-                    payload,
-                    priority,
-                    created_at,
-                    correlation_id,
-                    causation_id,
-                    run_id,
-                    _,
-                    deadline,
-                    answer_to,
-                    _,
-                ) = entry
+                else:
+                    activation.entry = entry = first
+                    (
+                        message_id,
+                        sender,
+                        payload,
+                        priority,
+                        created_at,
+                        correlation_id,
+                        causation_id,
+                        run_id,
+                        _,
+                        deadline,
+                        answer_to,
+                        _,
+                    ) = entry
                 try:
                     call = table[payload.__class__]
                 except KeyError:
                     call = None
-                if call is None or (
-                    deadline is not None
-                    and (deadline <= now or (answer_to is not None and answer_to.settled))
+                if (
+                    call is None
+                    or not inline
+                    or (
+                        deadline is not None
+                        and (deadline <= now or (answer_to is not None and answer_to.settled))
+                    )
                 ):
                     go_on = self._handle_here(envelope(entry), activation, started_at)
                     now = monotonic() + offset
@@ -450,7 +480,9 @@ class Cell:
                 mailbox.suspend()
                 return
             left -= popped
-            if left <= 0 or now > end_of_turn:
+            if left <= 0 and now < alone_until and not queued:
+                left = runtime.turn_messages
+            elif left <= 0 or now > end_of_turn:
                 self._queue_again()
                 return
 
@@ -510,7 +542,7 @@ class Cell:
             inline = bus.plain and runtime.deliver is None and not runtime.cancelled_runs
             while popped < count and go_on and not mailbox.interrupted:
                 try:
-                    entry = run.popleft()
+                    entry = mailbox.take(run)
                 except IndexError:
                     break
                 popped += 1
@@ -557,10 +589,10 @@ class Cell:
                 self._queue_again()
                 return
 
-    def _next(self, run: deque[Entry]) -> Message[Any] | None:
+    def _next(self, run: Level) -> Message[Any] | None:
         """The next message of a run; None if the overflow policy dropped the rest of it."""
         try:
-            entry = run.popleft()
+            entry = self.mailbox.take(run)
         except IndexError:
             return None
         self.mailbox.taken += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from actorbus.actors.cell import Cell
 
@@ -19,6 +19,9 @@ class Dispatcher(Protocol):
 
     enqueue: Callable[[Cell], object]
     """Put the cell into the run queue. A method of a C type, which is either done or not."""
+
+    queued: Sized
+    """Who waits for a turn. While nobody does, a turn may be longer than an agent's share."""
 
     nudge: Callable[[], object]
     """Have somebody see to the run queue. Never blocks; once too often does no harm."""

@@ -10,7 +10,7 @@ from actorbus.actors.topics import Subscription, subscribe
 from actorbus.bus.arguments import checked_priority, checked_timeout
 from actorbus.bus.origin import CURRENT
 from actorbus.errors import InvalidArgument, UnknownRecipient
-from actorbus.message import MessageKind, Priority, envelope
+from actorbus.message import MessageKind, Priority, envelope, plain_tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +35,17 @@ class Ref:
     Used inside a handler it sends as that agent.
     """
 
-    __slots__ = ("__weakref__", "_bus", "_ids", "_inbox", "_put", "_put_tell", "_runtime", "name")
+    __slots__ = (
+        "__weakref__",
+        "_bus",
+        "_ids",
+        "_inbox",
+        "_post",
+        "_put",
+        "_put_tell",
+        "_runtime",
+        "name",
+    )
 
     def __init__(self, runtime: Runtime, name: str, inbox: Inbox) -> None:
         self._runtime = runtime
@@ -44,6 +54,7 @@ class Ref:
         self._ids = runtime.bus.ids
         self._put: Callable[[Entry, Priority], Offered] | None = getattr(inbox, "put", None)
         self._put_tell = self._put or getattr(inbox, "put_tell", None)
+        self._post: Callable[[MessageId, Any, float], Offered] | None = getattr(inbox, "post", None)
         self.name = name
 
     @property
@@ -88,11 +99,18 @@ class Ref:
                 priority = checked_priority(priority)
             origin = CURRENT.get()
             if origin is None:
+                post = self._post
+                if post is not None and priority is _NORMAL and bus.recorder is None:
+                    offered = post(message_id, payload, now)
+                    if offered is not None:
+                        told = plain_tell(message_id, payload, now, self.name)
+                        bus.refused(envelope(told), self._inbox, offered)
+                    return
                 entry: Entry = (
                     message_id,
                     None,
                     payload,
-                    _NORMAL_VALUE if priority is _NORMAL else priority._value_,
+                    priority._value_,
                     now,
                     message_id,
                     None,

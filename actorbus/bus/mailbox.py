@@ -1,7 +1,9 @@
 """An agent's bounded queue of waiting messages, by priority.
 
-Theory. Every level is a deque, whose ``append`` and ``popleft`` are atomic, so senders and the
-one consumer share it without a lock. What a lock would have to hold together is done so:
+Theory. Every level is a flat deque, ``WIDTH`` slots a message: a tuple each would stay with the
+garbage collector for as long as it waits, and under load that costs more than sending. It grows
+by ``extend``, which is atomic, and only the consumer takes from it, so that nobody needs a lock.
+What a lock would have to hold together is done so:
 
 - *The bound.* A sender draws a ticket, a number that nobody else gets, and may go in if it is
   below the limit: messages taken out so far, plus tickets that were refused, plus capacity. The
@@ -10,8 +12,13 @@ one consumer share it without a lock. What a lock would have to hold together is
 - *Waking.* A mailbox wakes its owner once per burst, on the step from idle to scheduled. A
   sender looks whether somebody is scheduled after it has put its message in; the consumer says
   that nobody is, and then looks once more whether something came. One of them sees the other.
-- *Closing.* A sender that finds the mailbox ended after it has put its message in takes it back
-  out; if it is gone already, whoever closed the mailbox has it and ends it.
+- *Closing.* Whoever closes the mailbox draws a line in every level: what is before it is theirs
+  to end, and a sender that finds its message behind the line has not sent it. Nothing is taken
+  out, because another thread may just be taking: who is left behind in a handler when a node
+  stops, comes back some time. What it has begun to take stays its own, the slots before the
+  line that make no whole message.
+- *Dropping the oldest* takes from the left as well, so under that policy alone the consumer takes
+  under the lock, see ``_Guarded``.
 
 ``interrupted`` tells the consumer to ask again before it starts another message of its *run*:
 something of another level arrived, or a command did. That bounds the priority inversion to the
@@ -33,7 +40,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from actorbus.errors import InvalidSettings, did_you_mean
-from actorbus.message import Entry, Message, Priority, envelope
+from actorbus.message import Entry, Message, MessageId, Priority, envelope, plain_tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +58,29 @@ _LEVELS: Final = tuple(Priority)
 _NORMAL: Final = Priority.NORMAL
 _UNUSED: Final[tuple[None, ...]] = (None,) * len(_LEVELS)
 
-Run = tuple[deque[Entry], int]
+WIDTH: Final = 3
+"""Slots a message takes in the deque of its level."""
+
+Slots = tuple[Any, Any, Any]
+"""(id, payload, created_at) of a tell from outside agents that has nothing else to say; of
+anything else (entry, None, None)."""
+
+_LINE: Final = object()
+"""What closing puts into the slots of a level."""
+
+
+class Level(Protocol):
+    """The slots of one level, for the consumer to take ``WIDTH`` of for each message."""
+
+    def popleft(self) -> Any:
+        """The next slot.
+
+        Raises:
+            IndexError: the overflow policy dropped the rest of the run.
+        """
+
+
+Run = tuple[Level, int]
 _NOTHING: Final[Run] = (deque(), 0)
 _COMMANDED: Final[Run] = (deque(), -1)
 
@@ -183,7 +212,7 @@ class Mailbox:
         self._ticket = count().__next__
         self._refunds = 0
         self._limit = policy.capacity
-        self._normal: deque[Entry] | None = None
+        self._normal: deque[Any] | None = None
         self._queues: Any = _UNUSED
         self._serving: Priority | None = None
         self._credits: list[int] | None = None
@@ -201,17 +230,36 @@ class Mailbox:
         """Take `message`, or say why not. Never blocks."""
         return self.put(message, message.priority)
 
+    def post(self, message_id: MessageId, payload: Any, created_at: float) -> Offered:
+        """``put`` for a tell from outside agents, priority NORMAL, with nothing else to say."""
+        # As in put, in line: the hot path.
+        if self._limit <= self._ticket():
+            admitted, answer = self._admit_late((message_id, payload, created_at), _NORMAL)
+            if not admitted:
+                return answer
+        queue = self._normal
+        if queue is None:
+            queue = self._open(_NORMAL)
+        queue.extend((message_id, payload, created_at))
+        if self._serving is not _NORMAL:
+            self.interrupted = True
+        if not self._scheduled:
+            self._schedule()
+        if self.ended:
+            return self._recall(message_id, queue)
+        return None
+
     def put(self, entry: Entry, priority: Priority) -> Offered:
-        """``offer`` for what may be no envelope yet: the hot path."""
+        """``offer`` for what may be no envelope yet."""
         # The limit is read first: later it may count tickets that were drawn, and refused, later.
         if self._limit <= self._ticket():
-            admitted, answer = self._admit_late(entry, priority)
+            admitted, answer = self._admit_late((entry, None, None), priority)
             if not admitted:
                 return answer
         queue = self._normal if priority is _NORMAL else self._queues[priority]
         if queue is None:
             queue = self._open(priority)
-        queue.append(entry)
+        queue.extend((entry, None, None))
         if priority is not self._serving:
             self.interrupted = True
         if not self._scheduled:
@@ -227,7 +275,7 @@ class Mailbox:
         self._ticket()
         priority = message.priority
         queue = self._queues[priority] or self._open(priority)
-        queue.append(message)
+        queue.extend((message, None, None))
         self.interrupted = True
         if not self._scheduled:
             self._schedule()
@@ -278,7 +326,7 @@ class Mailbox:
     # -- the consumer's side
 
     def run(self, limit: int) -> Run:
-        """The next messages: a deque to pop from the left of, and how many may be popped.
+        """The next messages: where to ``take`` from, and how many may be taken.
 
         Before each of them the consumer looks at ``interrupted`` and asks again if it is set;
         after each it counts up ``taken``. A count of 0: nothing waits, the mailbox is idle, its
@@ -315,11 +363,21 @@ class Mailbox:
         elif self._lone_level is not level:
             self._lone(level)
         self._serving = level
-        present = len(queue)
+        present = len(queue) // WIDTH
         if not present:
             # A sender has just dropped the last of this level; 0 would mean that nobody is to run.
             return self.run(limit)
+        if self.policy.overflow == "drop-oldest":
+            queue = _Guarded(queue, self._lock)
         return queue, present if present < limit else limit
+
+    def take(self, run: Level) -> Entry:
+        """The next message of a run, in one step that no signal can interrupt.
+
+        Raises:
+            IndexError: the overflow policy dropped the rest of the run.
+        """
+        return self._entry(run.take() if isinstance(run, _Guarded) else _taken(run))
 
     def ran(self, taken: int) -> None:
         """Charge what was taken of the last run to its level. The consumer says so after each."""
@@ -338,17 +396,19 @@ class Mailbox:
         """Make `message` the next of its level, past the bound: it was in hand already."""
         priority = message.priority
         self._ticket()
-        (self._queues[priority] or self._open(priority)).appendleft(message)
+        (self._queues[priority] or self._open(priority)).extendleft((None, None, message))
 
     def extract(self, wanted: Callable[[Message[Any]], bool]) -> list[Message[Any]]:
         """Take out what is `wanted`, in order. Only the consumer may, between runs."""
         found: list[Message[Any]] = []
-        for queue in self._queues:
-            kept: list[Message[Any]] = []
-            for message in _emptied(queue, self.name):
-                (found if wanted(message) else kept).append(message)
-            if queue is not None:
-                queue.extendleft(reversed(kept))
+        with self._lock:
+            for queue in filter(None, self._queues):
+                kept: list[Message[Any]] = []
+                while queue:
+                    message = envelope(self._entry(_taken(queue)))
+                    (found if wanted(message) else kept).append(message)
+                for message in reversed(kept):
+                    queue.extendleft((None, None, message))
         self.taken += len(found)
         return found
 
@@ -376,7 +436,7 @@ class Mailbox:
     def close(self) -> list[Message[Any]]:
         """Refuse everything from now on, and return what still waited, most urgent first.
 
-        The consumer calls it: a run that it still holds is empty afterwards.
+        The consumer takes no more of a run that it may still hold: it is interrupted.
         """
         self.refuse()
         with self._lock:
@@ -384,13 +444,18 @@ class Mailbox:
             self.interrupted = True
             self._scheduled = True
             self._suspended = False
-            return [message for queue in self._queues for message in _emptied(queue, self.name)]
+            queues, self._queues, self._normal = self._queues, _UNUSED, None
+            return [
+                envelope(self._entry(slots))
+                for queue in filter(None, queues)
+                for slots in _closed(queue)
+            ]
 
     # -- looking at it
 
     def __len__(self) -> int:
         """How many messages wait."""
-        return sum(len(queue) for queue in self._queues if queue)
+        return sum(len(queue) // WIDTH for queue in self._queues if queue)
 
     @property
     def idle(self) -> bool:
@@ -399,19 +464,26 @@ class Mailbox:
 
     def waiting(self) -> list[Message[Any]]:
         """A copy of what waits, most urgent level first."""
-        return [envelope(entry) for queue in self._queues if queue for entry in queue.copy()]
+        return [
+            envelope(self._entry(slots))
+            for queue in filter(None, self._queues)
+            for slots in _whole(list(queue))
+        ]
 
     # -- inside: senders
 
-    def _open(self, priority: Priority) -> deque[Entry]:
+    def _open(self, priority: Priority) -> deque[Any]:
         """The deque of a level, made when the level is first used."""
         with self._lock:
             return self._opened(priority)
 
-    def _opened(self, priority: Priority) -> deque[Entry]:
+    def _opened(self, priority: Priority) -> deque[Any]:
+        if self.ended:
+            # For a sender that was let in before, and finds next that it came too late.
+            return deque()
         if self._queues is _UNUSED:
             self._queues = [None] * len(_LEVELS)
-        queue: deque[Entry] | None = self._queues[priority]
+        queue: deque[Any] | None = self._queues[priority]
         if queue is None:
             queue = self._queues[priority] = deque()
             if priority is _NORMAL:
@@ -448,7 +520,7 @@ class Mailbox:
         self._scheduled = True
         self._wake(self.owner)
 
-    def _admit_late(self, entry: Entry, priority: Priority) -> tuple[bool, Offered]:
+    def _admit_late(self, slots: Slots, priority: Priority) -> tuple[bool, Offered]:
         """The limit said no to a ticket: count again, then do what the policy says.
 
         Admitted, or what to answer. The ticket of whoever is not admitted is refunded.
@@ -468,38 +540,49 @@ class Mailbox:
                 case "block" | "reject":
                     return False, Refusal.FULL
                 case "drop-newest":
-                    return False, envelope(entry)
+                    return False, envelope(self._entry(slots))
                 case "drop-oldest":
-                    return self._drop_oldest(entry, priority)
+                    return self._drop_oldest(slots, priority)
 
-    def _drop_oldest(self, entry: Entry, priority: Priority) -> tuple[bool, Offered]:
-        lowest = next((level for level in reversed(_LEVELS) if self._queues[level]), priority)
-        if priority > lowest:
-            return False, envelope(entry)
-        self._ticket()
-        try:
-            oldest = self._queues[lowest].popleft()
-        except (IndexError, AttributeError):
+    def _drop_oldest(self, slots: Slots, priority: Priority) -> tuple[bool, Offered]:
+        lowest = next((level for level in reversed(_LEVELS) if self._queues[level]), None)
+        if lowest is None:
             # The consumer was quicker, so there is room now.
+            self._ticket()
             return True, None
+        if priority > lowest:
+            return False, envelope(self._entry(slots))
+        self._ticket()
+        oldest = self._entry(_taken(self._queues[lowest]))
         self._refunds += 1
         self._limit += 1
         # Put in here, under the lock: were the mailbox closed in between, nobody could be told
         # of the one that was dropped.
-        self._opened(priority).append(entry)
+        self._opened(priority).extend(slots)
         self.interrupted = True
         if not self._scheduled:
             # The consumer looked just when the oldest was out and the newcomer not yet in.
             self._wake_owner()
         return False, envelope(oldest)
 
-    def _recall(self, entry: Entry, queue: deque[Entry]) -> Offered:
-        """The mailbox ended while `entry` went in: take it out again, if it is still there."""
-        try:
-            queue.remove(entry)
-        except ValueError:
-            return None
-        return Refusal.CLOSED
+    def _recall(self, first: object, queue: deque[Any]) -> Offered:
+        """The mailbox ended while a message went in, `first` of its slots: too late?"""
+        with self._lock:
+            slots = list(queue)
+        for slot in reversed(slots):
+            if slot is first:
+                return Refusal.CLOSED
+            if slot is _LINE:
+                break
+        # Before the line, or taken by the consumer.
+        return None
+
+    def _entry(self, slots: Slots) -> Entry:
+        first, payload, created_at = slots
+        if not isinstance(first, int):
+            entry: Entry = first
+            return entry
+        return plain_tell(MessageId(first), payload, created_at, self.name)
 
     # -- inside: the consumer
 
@@ -581,10 +664,41 @@ def charged_alone(before: Sequence[int], level: Priority, count: int) -> list[in
     return after
 
 
-def _emptied(queue: deque[Entry] | None, name: str) -> Iterator[Message[Any]]:
-    """Everything that was in the queue, oldest first."""
-    while queue:
-        try:
-            yield envelope(queue.popleft())
-        except IndexError:
-            return
+class _Guarded:
+    """A level from whose left senders take too: its messages leave it whole, under the lock."""
+
+    __slots__ = ("_lock", "_queue", "_rest")
+
+    def __init__(self, queue: deque[Any], lock: threading.Lock) -> None:
+        self._queue = queue
+        self._lock = lock
+        self._rest: list[Any] = []
+
+    def popleft(self) -> Any:
+        if not self._rest:
+            self._rest = list(reversed(self.take()))
+        return self._rest.pop()
+
+    def take(self) -> Slots:
+        with self._lock:
+            return _taken(self._queue)
+
+
+def _taken(queue: Any) -> Slots:
+    """The slots of the next message, in one step: here no other thread comes in between."""
+    first, payload, created_at = map(deque.popleft, (queue,) * WIDTH)
+    return first, payload, created_at
+
+
+def _whole(slots: list[Any]) -> Iterator[Slots]:
+    """The messages in the slots of a level; not the first, if the consumer is just taking it."""
+    rest = iter(slots[len(slots) % WIDTH :])
+    return zip(rest, rest, rest, strict=True)
+
+
+def _closed(queue: deque[Any]) -> Iterator[Slots]:
+    """Draw the line in a level. What is before it."""
+    queue.extend((_LINE,) * WIDTH)
+    slots = list(queue)
+    line = next(at for at, slot in enumerate(slots) if slot is _LINE)
+    return _whole(slots[:line])

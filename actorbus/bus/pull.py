@@ -152,7 +152,7 @@ class PullMailbox:
                     break
                 while len(popped) < count and not inbox.interrupted:
                     try:
-                        entry = run.popleft()
+                        entry = inbox.take(run)
                     except IndexError:
                         # The overflow policy dropped the rest of the run.
                         break

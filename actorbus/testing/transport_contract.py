@@ -32,9 +32,8 @@ from actorbus.message import IdSource, Message, MessageKind, Priority, Status, e
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from actorbus.bus.mailbox import Offered
+    from actorbus.bus.mailbox import Level, Offered
     from actorbus.bus.transport import Guarantees, Transport
-    from actorbus.message import Entry
 
 _DEADLINE: Final = 10.0
 """Seconds that a message may take to arrive, or a thread to end."""
@@ -68,7 +67,7 @@ class Receiver:
         """How many messages it asks for at a time."""
         self.wakes = 0
         self.woken = threading.Semaphore(0)
-        self._run: deque[Entry] = deque()
+        self._run: Level = deque()
         self._may_pop = 0
         self._popped = 0
 
@@ -81,7 +80,7 @@ class Receiver:
         while True:
             while self._popped < self._may_pop and not self.mailbox.interrupted:
                 try:
-                    entry = self._run.popleft()
+                    entry = self.mailbox.take(self._run)
                 except IndexError:
                     # The overflow policy dropped the rest of the run.
                     break

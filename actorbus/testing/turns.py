@@ -11,7 +11,7 @@ from actorbus.bus.origin import CURRENT
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
     from contextvars import Context as VariableContext
 
     from actorbus.actors.cell import Cell
@@ -32,6 +32,8 @@ class Turns:
         self._ready: list[Cell] = []
         self.enqueue: Callable[[Cell], object] = self._ready.append
         self.nudge: Callable[[], object] = no_nudge
+        self.queued: Sized = ("somebody",)
+        """A turn is an agent's share and no more, whatever the clock says."""
 
     def run(self, until: Callable[[], bool]) -> bool:
         """Give turns until `until` holds, or nobody has work. Whether it held."""

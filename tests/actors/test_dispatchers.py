@@ -56,6 +56,26 @@ class Waiter(Agent):
         return threading.current_thread().name
 
 
+class Order:
+    """Who came when."""
+
+    def __init__(self) -> None:
+        self.came: list[str] = []
+
+
+class Orderly(Agent):
+    def __init__(self, order: Order) -> None:
+        self._order = order
+
+    @handles
+    def wait(self, crowd: Crowd) -> None:
+        crowd.enter()
+
+    @handles
+    def come(self, name: str) -> None:
+        self._order.came.append(name)
+
+
 class OnThread(Waiter):
     dispatcher = "thread"
 
@@ -79,6 +99,23 @@ class TestPool:
                 last = node.spawn(_asking(before))
 
             assert last.ask("word").get(DEADLINE).startswith("actorbus-worker")
+
+    def test_an_agent_with_much_to_do_lets_another_go_first_after_its_share(self) -> None:
+        settings = Settings(pool_core=1, pool_threads=1, turn_messages=8)
+        with Node(settings=settings) as node:
+            crowd, order = Crowd(1), Order()
+            busy, other = node.spawn(Orderly, order), node.spawn(Orderly, order)
+            busy.tell(crowd)
+            crowd.entered.wait(DEADLINE)
+            for _ in range(100):
+                busy.tell(busy.name)
+            other.tell(other.name)
+
+            crowd.meet()
+            node.drain(DEADLINE)
+
+        assert len(order.came) == 101
+        assert order.came.index(other.name) <= 8
 
     def test_a_pool_that_grows_late_stops_at_once(self) -> None:
         node = Node(settings=Settings(pool_grow_after=3_600))

@@ -6,6 +6,7 @@ import random
 import threading
 from collections import Counter, deque
 from functools import partial
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -20,7 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from actorbus.bus.mailbox import WEIGHTS, Mailbox, MailboxPolicy, Refusal, charged_alone
+from actorbus.bus.mailbox import WEIGHTS, WIDTH, Mailbox, MailboxPolicy, Refusal, charged_alone
 from actorbus.errors import InvalidSettings
 from actorbus.message import Message, Priority
 from actorbus.testing.transport_contract import Receiver, run_in_threads, tell
@@ -28,8 +29,7 @@ from actorbus.testing.transport_contract import Receiver, run_in_threads, tell
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actorbus.bus.mailbox import Offered, Order, Overflow
-    from actorbus.message import Entry
+    from actorbus.bus.mailbox import Offered, Order, Overflow, Slots
 
 URGENT, HIGH, NORMAL, LOW = Priority
 DEADLINE: Final = 10.0
@@ -40,9 +40,18 @@ class Consumer(Receiver):
 
     def __init__(self, policy: MailboxPolicy | None = None, *, limit: int = 32) -> None:
         super().__init__("counter", policy, limit=limit)
+        self._alternate = cycle([self._post, self._offer])
 
     def offer(self, payload: Any, priority: Priority = Priority.NORMAL) -> Offered:
-        return self.mailbox.offer(tell("counter", payload, priority=priority))
+        """Offer a message; every other one that may be without envelope is."""
+        offer = next(self._alternate) if priority is NORMAL else self._offer
+        return offer(tell("counter", payload, priority=priority))
+
+    def _offer(self, message: Message[Any]) -> Offered:
+        return self.mailbox.offer(message)
+
+    def _post(self, message: Message[Any]) -> Offered:
+        return self.mailbox.post(message.id, message.payload, message.created_at)
 
     def served(self, count: int | None = None) -> list[Any]:
         """The payloads of the next `count` messages, or of all that wait."""
@@ -826,6 +835,70 @@ def test_every_message_ends_exactly_once_whoever_sends_and_whenever_it_closes(
     assert all(numbers == sorted(numbers) for numbers in in_order.values())
 
 
+@pytest.mark.parametrize("begun", [1, 2])
+def test_a_message_that_is_just_being_taken_stays_with_who_takes_it(begun: int) -> None:
+    consumer = Consumer()
+    for number in range(3):
+        consumer.offer(number)
+    run, _ = consumer.mailbox.run(32)
+    slots = [run.popleft() for _ in range(begun)]
+    seen = [message.payload for message in consumer.mailbox.waiting()]
+
+    left = [message.payload for message in consumer.mailbox.close()]
+    slots += [run.popleft() for _ in range(WIDTH - begun)]
+
+    assert slots[1] == 0
+    assert seen == left == [1, 2]
+
+
+@pytest.mark.parametrize("form", ["post", "offer"])
+@pytest.mark.parametrize(
+    ("when", "answer", "left"),
+    [
+        ("before", Refusal.CLOSED, ["first"]),
+        ("after", None, ["first", "newcomer"]),
+        ("taken", None, []),
+    ],
+)
+def test_a_message_that_comes_as_the_mailbox_closes_is_refused_left_or_taken(
+    when: str, answer: Offered, left: list[str], form: str
+) -> None:
+    consumer = Consumer()
+    message = tell("counter", "newcomer")
+    words = (message,) if form == "offer" else (message.id, message.payload, message.created_at)
+    consumer.offer("first")
+    closing = ClosesAsItGrows(consumer, when)
+    consumer.mailbox._queues[NORMAL] = consumer.mailbox._normal = closing
+
+    answered = getattr(consumer.mailbox, form)(*words)
+
+    assert (answered, [message.payload for message in closing.left]) == (answer, left)
+    assert closing.served == (["first", "newcomer"] if when == "taken" else [])
+
+
+class ClosesAsItGrows(deque[Any]):
+    """The deque of a level whose mailbox closes just before, or after, something comes in."""
+
+    def __init__(self, consumer: Consumer, when: str) -> None:
+        super().__init__(consumer.mailbox._queues[NORMAL])
+        self.left: list[Message[Any]] = []
+        self.served: list[str] = []
+        self._consumer = consumer
+        self._when = when
+
+    def extend(self, slots: Any) -> None:
+        if self._consumer.mailbox.ended:
+            super().extend(slots)
+            return
+        if self._when == "before":
+            self.left = self._consumer.mailbox.close()
+        super().extend(slots)
+        if self._when == "taken":
+            self.served = self._consumer.served()
+        if self._when != "before":
+            self.left = self._consumer.mailbox.close()
+
+
 def test_what_is_dropped_while_the_mailbox_closes_is_handed_to_somebody() -> None:
     closing = ClosesOnceItIsFull("counter", MailboxPolicy(1, "drop-oldest"), None, lambda _: None)
     closing.offer(tell("counter", "oldest"))
@@ -841,8 +914,8 @@ class ClosesOnceItIsFull(Mailbox):
 
     left: list[Message[Any]]
 
-    def _admit_late(self, entry: Entry, priority: Priority) -> tuple[bool, Offered]:
-        admission = super()._admit_late(entry, priority)
+    def _admit_late(self, slots: Slots, priority: Priority) -> tuple[bool, Offered]:
+        admission = super()._admit_late(slots, priority)
         self.left = self.close()
         return admission
 

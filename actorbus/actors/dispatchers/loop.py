@@ -25,7 +25,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine, Generator, Sized
     from contextvars import Context
 
     from actorbus.actors.activation import Activation
@@ -68,6 +68,7 @@ class LoopDispatcher:
         self._thread_id: int | None = None
         self._ready: deque[Cell] = deque()
         self.enqueue: Callable[[Cell], object] = self._ready.append
+        self.queued: Sized = self._ready
         self.nudge: Callable[[], object] = self._nudge
         self._pumped = False
         """Whether somebody sees to the run queue, or was called to."""

@@ -28,7 +28,7 @@ from actorbus.errors import PoolExhausted
 from actorbus.telemetry import PoolResized, SlowHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from actorbus.actors.cell import Cell
     from actorbus.settings import Settings
@@ -60,6 +60,7 @@ class PoolDispatcher:
         self._telemetry = telemetry
         self._ready: deque[Cell] = deque()
         self.enqueue: Callable[[Cell], object] = self._ready.append
+        self.queued: Sized = self._ready
         self.nudge: Callable[[], object] = self._nudge
         self._lock = threading.Lock()
         self._workers: dict[_Worker, None] = {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from actorbus.actors.dispatcher import no_nudge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sized
 
     from actorbus.actors.cell import Cell
 
@@ -24,6 +24,7 @@ class ThreadDispatcher:
         self._closed = False
         self.enqueue: Callable[[Cell], object] = self._enqueue
         self.nudge: Callable[[], object] = no_nudge
+        self.queued: Sized = ()
 
     def _enqueue(self, cell: Cell) -> None:
         with self._lock:
