@@ -33,6 +33,7 @@ are settled by arithmetic after the run.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
@@ -79,6 +80,13 @@ class Level(Protocol):
             IndexError: the overflow policy dropped the rest of the run.
         """
 
+
+_ADMITTED: Final = (True, None)
+
+_DEEP: Final = 1_024
+"""Messages after which a sender looks how many wait, and lets the consumer go first if it is as
+many: on one core it would else send for as long as the interpreter lets it, some thousand
+messages, which by the time they are handled have left every cache."""
 
 Run = tuple[Level, int]
 _NOTHING: Final[Run] = (deque(), 0)
@@ -211,7 +219,7 @@ class Mailbox:
         self._lock = threading.Lock()
         self._ticket = count().__next__
         self._refunds = 0
-        self._limit = policy.capacity
+        self._limit = min(policy.capacity, _DEEP)
         self._normal: deque[Any] | None = None
         self._queues: Any = _UNUSED
         self._serving: Priority | None = None
@@ -525,15 +533,25 @@ class Mailbox:
 
         Admitted, or what to answer. The ticket of whoever is not admitted is refunded.
         """
+        admission = self._admit(slots, priority)
+        if admission is _ADMITTED and self._scheduled and len(self) >= _DEEP:
+            # Offer the interpreter to the consumer, who may have been waiting for it.
+            time.sleep(0)
+        return admission
+
+    def _admit(self, slots: Slots, priority: Priority) -> tuple[bool, Offered]:
         with self._lock:
             if self.closed:
                 return False, Refusal.CLOSED
             capacity = self.policy.capacity
             self._refunds += 1
-            self._limit = self.taken + self._refunds + capacity
-            if self._ticket() < self._limit:
+            limit = self.taken + self._refunds + capacity
+            ticket = self._ticket()
+            if ticket < limit:
                 # The first ticket was refunded and another drawn: its number is the true count.
-                return True, None
+                self._limit = min(limit, ticket + _DEEP)
+                return _ADMITTED
+            self._limit = limit
             self._refunds += 1
             self._limit += 1
             match self.policy.overflow:
