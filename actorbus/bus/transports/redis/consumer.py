@@ -40,6 +40,7 @@ _DEADLY: Final = 3
 _SWEEP: Final = 1.0
 _WINDOW: Final = 64
 _AT_ONCE: Final = 64
+_TRIED_AT_ONCE: Final = 250
 _LONGEST_PAUSE: Final = 1.0
 
 
@@ -101,6 +102,8 @@ class Consumer:
         """Agents that may have messages to fetch."""
         self._early: set[str] = set()
         """Agents that have had messages since the last sweep, and are not read for yet."""
+        self._suspects: dict[str, None] = {}
+        """Agents with something to be tried that a former owner may have died of."""
         self._owing: dict[str, float] = {}
         """Agents with something to acknowledge, and since when."""
         self._nobodys: set[str] = set()
@@ -245,8 +248,7 @@ class Consumer:
                     self._rung = False
                     self._sweep()
                     swept = time.monotonic() - random.uniform(0, self._sweep_every / 10)
-                busy = self._exchange()
-                self._try_suspects()
+                exchanged, tried = self._exchange(), self._try_suspects()
                 pause = 0.0
             except TransportUnavailable as error:
                 self._rung = True
@@ -255,7 +257,7 @@ class Consumer:
                 with self._changed:
                     self._changed.wait_for(lambda: self._closing, random.uniform(0, pause))
                 continue
-            if not busy:
+            if not (exchanged or tried):
                 self._wait(swept + self._sweep_every)
 
     def _wait(self, until: float) -> None:
@@ -354,7 +356,7 @@ class Consumer:
                     return
                 self._server_ahead = found.now - int(time.monotonic() * 1_000)
                 reading.fetched(found.items, found.unseen)
-                new = reading.hand_out()
+                new = self._next_for(reading)
                 if reading.unseen:
                     self._hungry[agent] = None
                 if reading.owes:
@@ -364,40 +366,60 @@ class Consumer:
         elif new:
             self._hand(recipient, new)
 
-    def _try_suspects(self) -> None:
-        """Begin what a former owner may have died of, or give it up after the third time.
+    def _try_suspects(self) -> bool:
+        """Begin what former owners may have died of, or give it up after the third time.
 
-        What was tried before is tried alone in this node: if it dies again, nothing else is
-        blamed for it.
+        False: nothing was begun.
         """
         with self._changed:
-            found = [(one, to) for one, to in self._readings.values() if one.suspect is not None]
-        for reading, recipient in found:
-            item, word = reading.suspect, uuid4().hex
-            if item is None or (reading.is_repeated and not self._may_repeat(reading)):
-                continue
-            try:
-                tries = self._log.try_again(reading.ownership, item, word)
-            except Fenced:
-                tries = 0  # whoever acknowledges for it hears the same, and is told
-            with self._changed:
-                admitted = reading.admit() if tries else None
-            if admitted is None:
-                continue
-            if tries < _DEADLY:
-                with self._handing:
-                    self._hand(recipient, [admitted])
-            else:
-                why = f"its owner died {tries} times while it had this in hand"
-                letter = Letter(item.level, item.position, Reason.CRASHED_OWNER, tries, why)
-                self.done(reading.ownership.agent, admitted.id, letter)
-
-    def _may_repeat(self, reading: Reading) -> bool:
-        now = self._repeats
-        if now is not None and now.tries and self._is_read(now):
+            found = self._to_try()
+        if not found:
             return False
-        self._repeats = reading
+        told = self._log.try_again(
+            [(reading.ownership, item, uuid4().hex) for reading, _, item in found]
+        )
+        for (reading, recipient, item), tries in zip(found, told, strict=True):
+            with self._changed:
+                if not self._is_read(reading):
+                    continue
+                self._suspects.pop(reading.ownership.agent, None)
+                if isinstance(tries, Fenced):
+                    continue  # whoever acknowledges for it hears the same, and is told
+                admitted = reading.admit()
+            if admitted is not None:
+                self._begin_suspect(reading, recipient, item, admitted, tries)
         return True
+
+    def _to_try(self) -> list[tuple[Reading, Recipient, Item]]:
+        """What was tried before is tried alone in this node: if that dies again, nothing else is
+        blamed for it."""
+        chosen: list[tuple[Reading, Recipient, Item]] = []
+        now = self._repeats
+        repeats = now is not None and now.tries and self._is_read(now)
+        for agent in list(self._suspects):
+            reading, recipient = self._readings[agent]
+            if (item := reading.suspect) is None:
+                del self._suspects[agent]
+                continue
+            if reading.is_repeated:
+                if repeats:
+                    continue
+                repeats, self._repeats = True, reading
+            chosen.append((reading, recipient, item))
+            if len(chosen) == _TRIED_AT_ONCE:
+                break
+        return chosen
+
+    def _begin_suspect(
+        self, reading: Reading, recipient: Recipient, item: Item, admitted: Item, tries: int
+    ) -> None:
+        if tries < _DEADLY:
+            with self._handing:
+                self._hand(recipient, [admitted])
+            return
+        why = f"its owner died {tries} times while it had this in hand"
+        letter = Letter(item.level, item.position, Reason.CRASHED_OWNER, tries, why)
+        self.done(reading.ownership.agent, admitted.id, letter)
 
     def _is_read(self, reading: Reading) -> bool:
         found = self._readings.get(reading.ownership.agent)
@@ -422,7 +444,7 @@ class Consumer:
                     self._hungry[agent] = None
                 else:
                     reading.acknowledged(up_to)
-                    more.append((recipient, reading.hand_out()))
+                    more.append((recipient, self._next_for(reading)))
                     if reading.owes:
                         self._owing[agent] = time.monotonic()
                     else:
@@ -439,8 +461,16 @@ class Consumer:
         if items:
             recipient.take(items, int(time.monotonic() * 1_000) + self._server_ahead)
 
+    def _next_for(self, reading: Reading) -> list[Item]:
+        """The next messages for an agent. The fetcher tries what is suspect."""
+        found = reading.hand_out()
+        if reading.suspect is not None:
+            self._suspects[reading.ownership.agent] = None
+        return found
+
     def _forget(self, agent: str) -> None:
         self._readings.pop(agent, None)
+        self._suspects.pop(agent, None)
         self._hungry.pop(agent, None)
         self._owing.pop(agent, None)
 
@@ -485,7 +515,7 @@ class Consumer:
                     self._changed.notify_all()
                     return
                 reading, recipient = found
-                new = reading.hand_out()
+                new = self._next_for(reading)
             self._server_ahead = what.now - int(time.monotonic() * 1_000)
             self._hand(recipient, new)
 

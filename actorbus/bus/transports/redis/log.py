@@ -566,25 +566,30 @@ class InboxLog:
         ]
         return freed, found
 
-    def try_again(self, ownership: Ownership, item: Item, word: str) -> int:
-        """Count that a message is begun that a former owner may have died of; how many tries.
+    def try_again(self, suspects: Sequence[tuple[Ownership, Item, str]]) -> list[int | Fenced]:
+        """Count that messages are begun that former owners may have died of; how many tries each.
 
-        `word` names the try: the same once more is not counted.
-
-        Raises:
-            Fenced: the agent is not ours any more.
+        A word names each try: the same once more is not counted. What is not ours any more is
+        ``Fenced``.
         """
-        told = self._run(
-            self._try,
-            self.tag(ownership.agent),
-            encoded(ownership.agent),
-            ownership.token,
-            item.level,
-            item.position,
-            word,
-        )
-        _check_owner(ownership, told)
-        return int(told[1])
+        calls = [
+            (
+                self._try,
+                (
+                    self.tag(one.agent),
+                    encoded(one.agent),
+                    one.token,
+                    item.level,
+                    item.position,
+                    word,
+                ),
+            )
+            for one, item, word in suspects
+        ]
+        return [
+            Fenced(one.agent) if told[0] == b"FENCED" else int(told[1])
+            for (one, _, _), told in zip(suspects, self._run_all(calls), strict=True)
+        ]
 
     def drop(self, ownership: Ownership, reason: str) -> None:
         """The agent ends for good: what waits for it becomes dead letters, its inbox goes.

@@ -306,14 +306,13 @@ class TestTrying:
         log.send("p", [message(1), message(2)])
         one, two = log.fetch(first, START).items
 
-        tries = [log.try_again(first, one, word) for word in ("a", "a", "b")]
+        tries = [log.try_again([(first, one, word)]) for word in ("a", "a", "b")]
         second = log.acquire("counter", "n2", ttl=TTL)
 
-        assert tries == [1, 1, 2]
-        assert log.try_again(second, one, "c") == 3
-        assert log.try_again(second, two, "d") == 1
-        with pytest.raises(Fenced):
-            log.try_again(first, one, "e")
+        assert tries == [[1], [1], [2]]
+        assert log.try_again([(second, one, "c"), (second, two, "d")]) == [3, 1]
+        (refused,) = log.try_again([(first, one, "e")])
+        assert isinstance(refused, Fenced)
 
     def test_what_was_given_up_in_good_order_is_not_suspect(self, log: InboxLog) -> None:
         first = log.acquire("counter", "n1", ttl=TTL)
