@@ -159,7 +159,7 @@ class Agent:
         if count <= 0:
             return None
         self.mailbox.taken += 1
-        message = envelope(run.popleft())
+        message = envelope(self.mailbox.take(run))
         self.mailbox.ran(1)
         return message
 
