@@ -353,7 +353,7 @@ def test_a_page_goes_along_an_index(
 
     with patient_history.audit._database().reading() as connection:
         for arm in pages.arms(scope, meant):
-            chosen = pages.windowed(arm, also, start, 100, forward=forward)
+            chosen = pages.looked(arm, also, start, 100, 10, forward=forward)
             sql = chosen.compile(connection, compile_kwargs={"literal_binds": False})
             plan = connection.execute(text(f"EXPLAIN QUERY PLAN {sql}".replace("?", "1"))).all()
             steps = [row.detail for row in plan]

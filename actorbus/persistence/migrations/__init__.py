@@ -36,11 +36,11 @@ def version(connection: Connection) -> str | None:
     Raises:
         ForeignSchema: it is somebody else's.
     """
-    tables = inspect(connection).get_table_names()
-    if VERSION_TABLE in tables:
+    schema = inspect(connection)
+    if schema.has_table(VERSION_TABLE):
         found = connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar()  # noqa: S608 - a constant
         return None if found is None else str(found)
-    if tables:
+    if tables := schema.get_table_names():
         raise ForeignSchema(", ".join(sorted(tables)[:3]))
     return None
 

@@ -4,7 +4,7 @@ Each *arm* of a question is a stretch of one index that leads to messages which 
 page takes a window of each arm, no longer than the page, and looks at those messages for
 whatever else is asked; where too few match it goes on with a window four times as long, until
 it has looked at ``_BUDGET`` of them. What it returns then may be less than a page, with the
-place to go on from. The window stands in a subquery with a LIMIT, so the database cannot choose
+place to go on from. The window stands in a table of its own, so the database cannot choose
 another way: without it a filter that seldom matches would read all there is.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from sqlalchemy import ColumnElement, and_, select, text
+from sqlalchemy import ColumnElement, and_, false, select, text, true, union_all
 from sqlalchemy.sql.util import ClauseAdapter
 from sqlalchemy.sql.visitors import iterate
 
@@ -24,7 +24,7 @@ from actorbus.persistence.questions.scope import events, messages
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection, Select
+    from sqlalchemy import CompoundSelect, Connection, Select
 
     from actorbus.message import MessageId
     from actorbus.persistence.filters import Filter
@@ -113,22 +113,31 @@ def arms(scope: Scope, wanted: Filter) -> Sequence[Arm]:
     return [_own(scope, wanted)]
 
 
-def windowed(
-    arm: Arm, also: Sequence[Condition], start: MessageId | None, window: int, *, forward: bool
-) -> Select[tuple[MessageId]]:
-    """Those of an arm's next `window` messages for which `also` holds.
+def looked(
+    arm: Arm,
+    also: Sequence[Condition],
+    start: MessageId | None,
+    window: int,
+    most: int,
+    *,
+    forward: bool,
+) -> CompoundSelect[Any]:
+    """Of an arm's next `window` messages the first `most` for which `also` holds, and the last,
+    so marked, which tells how far the window goes.
 
     An arm of messages is read with whatever `also` asks of them: joined to the messages again,
     PostgreSQL would rather read all there are than look for thousands one by one.
     """
+    asked = () if arm.told else _columns(also)
+    few = arm.select(start, *asked, forward=forward).limit(window).cte("few")
+    order = few.c.id if forward else few.c.id.desc()
     if arm.told:
-        few = arm.select(start, forward=forward).limit(window).subquery("few")
-        looked = select(few.c.id).join(_MESSAGES, and_(messages.id == few.c.id, *also))
+        matching = select(few.c.id).join(_MESSAGES, and_(messages.id == few.c.id, *also))
     else:
-        asked = _columns(also)
-        few = arm.select(start, *asked, forward=forward).limit(window).subquery("few")
-        looked = select(few.c.id).where(*map(ClauseAdapter(few).traverse, also))
-    return looked.order_by(few.c.id if forward else few.c.id.desc())
+        matching = select(few.c.id).where(*map(ClauseAdapter(few).traverse, also))
+    first = matching.order_by(order).limit(most).subquery("few_that_match")
+    last = select(few.c.id).order_by(order).offset(window - 1).limit(1).subquery("last_of_few")
+    return union_all(select(first.c.id, false()), select(last.c.id, true()))
 
 
 def _columns(conditions: Sequence[Condition]) -> list[ColumnElement[Any]]:
@@ -154,13 +163,12 @@ def _look(
     found: set[MessageId] = set()
     ends: list[MessageId] = []
     for arm in legs:
-        end: MessageId | None = connection.scalar(
-            arm.select(start, forward=forward).offset(window - 1).limit(1)
-        )
-        if end is not None:
-            ends.append(end)
-        looked = windowed(arm, also, start, window, forward=forward).limit(most)
-        found.update(connection.scalars(looked))
+        rows: Any = connection.execute(looked(arm, also, start, window, most, forward=forward))
+        for message_id, is_last in rows:
+            if is_last:
+                ends.append(message_id)
+            else:
+                found.add(message_id)
     known = sorted(found, reverse=not forward)
     if not ends:
         return known, None
