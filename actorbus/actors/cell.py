@@ -33,7 +33,7 @@ from actorbus.errors import (
     AgentStopped,
     InvalidHandler,
 )
-from actorbus.message import Message, Priority, Reason, envelope
+from actorbus.message import Message, Priority, Reason, envelope, plain_tell
 from actorbus.registry.entry import AgentStatus
 from actorbus.telemetry import (
     AgentStarted,
@@ -312,7 +312,8 @@ class Cell:
             popped = 0
             while popped < count and not mailbox.interrupted:
                 try:
-                    # What mailbox.take() does, in line; no signal ends up on this thread.
+                    # What mailbox.take() does, in line. An interrupt in between would break the
+                    # turn, and end the agent.
                     first = run.popleft()
                     payload = run.popleft()
                     created_at = run.popleft()
@@ -520,6 +521,7 @@ class Cell:
         monotonic = ids.monotonic
         offset = ids.offset
         mailbox = self.mailbox
+        name = self.name
         left = runtime.turn_messages
         now = monotonic() + offset
         end_of_turn = now + runtime.turn_seconds
@@ -542,11 +544,17 @@ class Cell:
             inline = bus.plain and runtime.deliver is None and not runtime.cancelled_runs
             while popped < count and go_on and not mailbox.interrupted:
                 try:
-                    entry = mailbox.take(run)
+                    # As in turn().
+                    entry = run.popleft()
+                    payload = run.popleft()
+                    created_at = run.popleft()
                 except IndexError:
                     break
                 popped += 1
                 mailbox.taken += 1
+                form = entry.__class__
+                if form is int:
+                    entry = plain_tell(entry, payload, created_at, name)
                 activation.entry = entry
                 started_at = now
                 if (
