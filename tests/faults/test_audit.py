@@ -277,7 +277,9 @@ def count_waits(recorder: Recorder) -> list[float]:
 def test_a_database_that_takes_nothing_spills_to_the_limit_then_blocks_then_recovers(
     node: Node, pragma: str, why: str
 ) -> None:
-    recorder = node.record(audit_ring=500, audit_spill_bytes=SPILL, send_timeout=0.3)
+    # A batch is what waits in the ring: a small part of what may be spilled, else one that does
+    # not fit any more leaves half of that free.
+    recorder = node.record(audit_ring=100, audit_spill_bytes=SPILL, send_timeout=0.3)
     node.send(recorder, 0)
     recorder.flush(30)
 
