@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from actorbus.persistence.filters import Filter
     from actorbus.persistence.questions.scope import Condition, Scope
 
-_BUDGET: Final = 6_000
+_BUDGET: Final = 4_000
 _BUDGET_OF_TEXT: Final = 2_000
 """Looking into a payload costs several times as much as looking at a column."""
 _GROWTH: Final = 4
