@@ -140,19 +140,19 @@ local function publish(count, first, base, plan, at)
   local meta, producers = tag .. ':t', tag .. ':t:p'
   local before, why = known(redis.call('HGET', producers, producer), count, first, base)
   if why or before == count then return before, why end
-  local got = redis.call('HMGET', meta, 'n', 'ms')
-  local last = tonumber(got[1] or 0)
+  local got = redis.call('HMGET', meta, 'n', 'ms', 'bytes')
+  local last, bytes = tonumber(got[1] or 0), tonumber(got[3] or 0)
   local ms = number(math.max(now, tonumber(got[2] or 0)))
   for nth = before, count - 1 do
     local level, ttl, item = plan, 0, ARGV[at + nth]
     if plan == '-' then
       level, ttl, item = ARGV[at + nth * 4], tonumber(ARGV[at + nth * 4 + 1]), ARGV[at + nth * 4 + 3]
     end
-    last = last + 1
+    last, bytes = last + 1, bytes + #item
     local head = string.format('%013.0f', ttl > 0 and now + ttl or 0) .. level
     redis.call('XADD', tag .. ':t:log', ms .. '-' .. number(last), 'e', head .. string.sub(item, 15))
   end
-  redis.call('HSET', meta, 'n', number(last), 'ms', ms)
+  redis.call('HSET', meta, 'n', number(last), 'ms', ms, 'bytes', number(bytes))
   redis.call('HSET', producers, producer, number(first + count - 1) .. ' ' .. number(now))
   rung['%20topics'] = ''
   return count

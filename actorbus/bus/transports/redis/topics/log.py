@@ -143,14 +143,22 @@ class TopicLog:
 
     Args:
         inboxes: whose server partition the log shares, and its bells.
-        most: entries that are kept, and `age`: for how many seconds. What is beyond either goes.
+        most: entries that are kept, of so many `size` bytes together, and `age`: for how many
+            seconds. What is beyond any of these goes.
     """
 
     def __init__(
-        self, server: RedisServer, inboxes: InboxLog, *, most: int = 100_000, age: float = 3_600.0
+        self,
+        server: RedisServer,
+        inboxes: InboxLog,
+        *,
+        most: int = 100_000,
+        size: int = 256 * 1024 * 1024,
+        age: float = 3_600.0,
     ) -> None:
         self._server = server
         self._most = most
+        self._size = size
         self._age = age
         self._tag = inboxes.tag(TOPICS)
         self.bell = inboxes.bell(self._tag, TOPICS)
@@ -204,7 +212,14 @@ class TopicLog:
                 self._trim(
                     self._client,
                     [self._tag],
-                    [self._most, int(self._age * 1_000), encoded(node), producer, _KEPT],
+                    [
+                        self._most,
+                        int(self._age * 1_000),
+                        encoded(node),
+                        producer,
+                        _KEPT,
+                        self._size,
+                    ],
                 )
             )
 

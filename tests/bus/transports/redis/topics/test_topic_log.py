@@ -187,6 +187,24 @@ class TestRetention:
         assert entries[0].point.number == 1_001 - len(entries)
         assert entries[-1].point.number == 1_000
 
+    def test_large_events_are_kept_up_to_their_bytes(
+        self, server: RedisServer, log: InboxLog
+    ) -> None:
+        topics = TopicLog(server, log, size=1_000_000)
+        agent, blob = event("prices.eur", "sender", bytes(9_900))
+        lengths = []
+
+        for first in range(1, 401, 40):
+            several = [
+                Outgoing(agent, at, 2, uuid4().bytes, blob) for at in range(first, first + 40)
+            ]
+            log.send("p", several)
+            topics.trim("n1", "p")
+            lengths.append(len(read(topics, count=1_000, size=1 << 30).entries))
+
+        assert lengths[:2] == [40, 80]
+        assert all(100 <= length <= 145 for length in lengths[3:])
+
     def test_what_is_young_stays_and_what_is_old_goes(
         self, server: RedisServer, log: InboxLog
     ) -> None:
