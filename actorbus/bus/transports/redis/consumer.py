@@ -16,6 +16,7 @@ import contextlib
 import random
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
@@ -29,7 +30,15 @@ from actorbus.redis_client import decoded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from actorbus.bus.transports.redis.log import Along, Cursors, Fetched, InboxLog, Item, Ownership
+    from actorbus.bus.transports.redis.log import (
+        Along,
+        Cursors,
+        Done,
+        Fetched,
+        InboxLog,
+        Item,
+        Ownership,
+    )
     from actorbus.redis_client import RedisServer
 
 _ACK_AFTER: Final = 0.02
@@ -104,8 +113,14 @@ class Consumer:
         """Agents that have had messages since the last sweep, and are not read for yet."""
         self._suspects: dict[str, None] = {}
         """Agents with something to be tried that a former owner may have died of."""
+        self._over: deque[tuple[Reading, bytes, Letter | None]] = deque()
+        """What is over and not told to its reading yet: whoever says so takes no lock."""
         self._owing: dict[str, float] = {}
         """Agents with something to acknowledge, and since when."""
+        self._asleep = False
+        """Whether the fetcher sleeps, and nobody has woken it yet."""
+        self._has_timer = False
+        """Whether it wakes by itself to acknowledge what it knows to be done."""
         self._nobodys: set[str] = set()
         """Channels on which agents without an owner ring."""
         self._clocks: set[str] = set()
@@ -153,22 +168,24 @@ class Consumer:
                 self._hungry[ownership.agent] = None
                 self._changed.notify_all()
 
-    def done(self, agent: str, message_id: bytes, letter: Letter | None = None) -> bool:
+    def done(self, agent: str, message_id: bytes, letter: Letter | None = None) -> None:
         """A message is over, as `letter` says if it was not handled.
 
-        False: it is not the agent's any more, and another node will have it again.
+        If it is not the agent's any more, another node will have it again.
         """
+        found = self._readings.get(agent)
+        if found is None:
+            return
+        reading = found[0]
+        self._over.append((reading, message_id, letter))
+        reading.ended += 1
+        if self._asleep and (not self._has_timer or reading.owes + reading.ended >= reading.enough):
+            self._wake()
+
+    def _wake(self) -> None:
         with self._changed:
-            found = self._readings.get(agent)
-            if found is None or not found[0].done(message_id, letter):
-                return False
-            reading = found[0]
-            first = agent not in self._owing
-            if first:
-                self._owing[agent] = time.monotonic()
-            if first or reading.owes >= reading.enough:
-                self._changed.notify_all()
-            return True
+            self._asleep = False
+            self._changed.notify_all()
 
     def returned(self, agent: str, message_id: bytes) -> None:
         """A message was not begun, and is left to the agent's next owner."""
@@ -219,7 +236,7 @@ class Consumer:
             for agent in self._owing:
                 self._owing[agent] = 0.0
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._owing, timeout)
+            self._changed.wait_for(lambda: not (self._owing or self._over), timeout)
             self._closing = True
             self._changed.notify_all()
         self._bell.silence()
@@ -263,13 +280,15 @@ class Consumer:
     def _wait(self, until: float) -> None:
         """Wait for a bell, for something to acknowledge or fetch, or for the next sweep."""
         with self._changed:
-            if self._closing or self._rung or self._wanted():
-                return
-            now = time.monotonic()
-            for since in self._owing.values():
-                soon = since + _ACK_SOON
-                until = min(until, soon if soon > now else since + _ACK_AFTER)
-            self._changed.wait(max(0.0, until - now))
+            self._has_timer = bool(self._owing)
+            self._asleep = True  # before it looks: who ends something looks at it after that
+            if not (self._closing or self._rung or self._over or self._wanted()):
+                now = time.monotonic()
+                for since in self._owing.values():
+                    soon = since + _ACK_SOON
+                    until = min(until, soon if soon > now else since + _ACK_AFTER)
+                self._changed.wait(max(0.0, until - now))
+            self._asleep = False
 
     def _wanted(self) -> list[str]:
         return [name for name in self._hungry if self._has_room(name)]
@@ -294,12 +313,13 @@ class Consumer:
     def _exchange(self) -> bool:
         """One round trip: acknowledge what is due, fetch what is wanted. False: nothing was."""
         with self._changed:
+            self._settle()
             due, wanted = self._due(), self._to_fetch()
             if not (due or wanted):
                 self._changed.notify_all()
                 return False
         freed, found = self._log.exchange(
-            [(reading.ownership, up_to, letters) for reading, _, up_to, letters in due],
+            [done for _, _, done in due],
             [(reading.ownership, cursors) for reading, _, cursors in wanted],
             count=self._window,
         )
@@ -308,6 +328,15 @@ class Consumer:
             for (reading, recipient, cursors), one in zip(wanted, found, strict=True):
                 self._fetched(reading, recipient, cursors, one)
         return True
+
+    def _settle(self) -> None:
+        """Tell readings what is over."""
+        now = time.monotonic()
+        while self._over:
+            reading, message_id, letter = self._over.popleft()
+            reading.ended = 0
+            if reading.done(message_id, letter):
+                self._owing.setdefault(reading.ownership.agent, now)
 
     def _to_fetch(self) -> list[tuple[Reading, Recipient, Cursors]]:
         chosen = []
@@ -319,9 +348,9 @@ class Consumer:
             chosen.append((reading, recipient, reading.cursors))
         return chosen
 
-    def _due(self) -> list[tuple[Reading, Recipient, Cursors, Sequence[Letter]]]:
+    def _due(self) -> list[tuple[Reading, Recipient, Done]]:
         now = time.monotonic()
-        due: list[tuple[Reading, Recipient, Cursors, Sequence[Letter]]] = []
+        due: list[tuple[Reading, Recipient, Done]] = []
         for agent, since in list(self._owing.items()):
             found = self._readings.get(agent)
             if found is None or not found[0].owes:
@@ -330,7 +359,7 @@ class Consumer:
             reading, recipient = found
             patience = _ACK_AFTER if reading.in_hand else _ACK_SOON
             if reading.owes >= reading.enough or now - since >= patience:
-                due.append((reading, recipient, *reading.to_acknowledge()))
+                due.append((reading, recipient, reading.to_acknowledge()))
         return due
 
     def _fetched(
@@ -427,12 +456,12 @@ class Consumer:
 
     def _acknowledged(
         self,
-        due: Sequence[tuple[Reading, Recipient, Cursors, Sequence[Letter]]],
+        due: Sequence[tuple[Reading, Recipient, Done]],
         answers: Sequence[int | Fenced | Reset],
     ) -> None:
         lost, more = [], []
         with self._changed:
-            for (reading, recipient, up_to, _), answer in zip(due, answers, strict=True):
+            for (reading, recipient, done), answer in zip(due, answers, strict=True):
                 agent = reading.ownership.agent
                 if not self._is_read(reading):
                     continue
@@ -443,7 +472,7 @@ class Consumer:
                     reading.reset(answer.heads)
                     self._hungry[agent] = None
                 else:
-                    reading.acknowledged(up_to)
+                    reading.acknowledged(done)
                     more.append((recipient, self._next_for(reading)))
                     if reading.owes:
                         self._owing[agent] = time.monotonic()

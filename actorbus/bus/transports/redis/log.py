@@ -22,14 +22,15 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from enum import Enum
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
 from actorbus.redis_client import Script, decoded, encoded, run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from redis import Redis
 
@@ -41,8 +42,14 @@ _EXPIRY: Final = 13
 _HEAD: Final = _EXPIRY + 1
 """Expiry in server milliseconds and a flag, before a message's id and bytes."""
 _NO_EXPIRY: Final = b"0" * _HEAD
+BESIDE: Final = _HEAD + ID_SIZE
+"""Bytes that a message takes in the log beside its blob."""
 MOST_AT_ONCE: Final = 1_000
 """Messages in one script."""
+_AGENTS_AT_ONCE: Final = 200
+"""Agents in a script that sees to many."""
+_FETCHED_AT_ONCE: Final = 4 << 20
+"""Bytes that a script fetches."""
 
 
 class Outgoing(NamedTuple):
@@ -191,6 +198,16 @@ class Letter(NamedTuple):
     reason: str
     attempts: int
     error: str
+
+
+class Done(NamedTuple):
+    """Everything of an agent before `up_to` is over, and `letters` say what was not handled."""
+
+    ownership: Ownership
+    up_to: Cursors
+    letters: Sequence[Letter] = ()
+    sizes: Sequence[int | None] = (None, None, None, None)
+    """Bytes that this frees on each level, from the heads of `ownership` on; None: count them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -523,25 +540,27 @@ class InboxLog:
         Raises:
             Fenced, Reset: see there.
         """
-        told = self._run(self._fetch, *self._fetching(ownership, cursors, count, size))
-        return _fetched(ownership, told)
+        _, (found,) = self.exchange([], [(ownership, cursors)], count=count, size=size)
+        if isinstance(found, Fetched):
+            return found
+        raise found
 
     def acknowledge(
-        self, ownership: Ownership, done: Cursors, letters: Iterable[Letter] = ()
+        self, ownership: Ownership, up_to: Cursors, letters: Sequence[Letter] = ()
     ) -> int:
-        """Everything before `done` is over, and `letters` say what was not handled.
-
-        Returns how many messages that freed. Once more with the same changes nothing.
+        """What ``Done`` says; how many messages that freed. Once more with the same frees none.
 
         Raises:
             Fenced, Reset: see there; nothing was acknowledged.
         """
-        told = self._run(self._ack, *_acking(self.tag(ownership.agent), ownership, done, letters))
-        return _freed(ownership, told)
+        (freed,), _ = self.exchange([Done(ownership, up_to, letters)], [])
+        if isinstance(freed, int):
+            return freed
+        raise freed
 
     def exchange(
         self,
-        done: Sequence[tuple[Ownership, Cursors, Sequence[Letter]]],
+        done: Sequence[Done],
         wanted: Sequence[tuple[Ownership, Cursors]],
         *,
         count: int = 64,
@@ -549,21 +568,42 @@ class InboxLog:
     ) -> tuple[list[int | Fenced | Reset], list[Fetched | Fenced | Reset]]:
         """``acknowledge`` and then ``fetch`` for many agents in one round trip.
 
-        What one would raise stands in its place.
+        What one would raise stands in its place. Of some agents nothing may come, though
+        messages wait, where those of others are many bytes.
         """
-        acks = [_acking(self.tag(one.agent), one, up_to, more) for one, up_to, more in done]
-        fetches = [self._fetching(one, cursors, count, size) for one, cursors in wanted]
+        freed: list[Any] = [None] * len(done)
+        found: list[Any] = [None] * len(wanted)
+        acks = self._parts([one.ownership for one in done])
+        fetches = self._parts([one for one, _ in wanted])
         told = self._run_all(
-            [*((self._ack, one) for one in acks), *((self._fetch, one) for one in fetches)]
+            [
+                *(
+                    (self._ack, (tag, *chain.from_iterable(_acking(done[at]) for at in some)))
+                    for tag, some in acks
+                ),
+                *(
+                    (
+                        self._fetch,
+                        (
+                            tag,
+                            min(count, MOST_AT_ONCE),
+                            size,
+                            _FETCHED_AT_ONCE,
+                            *chain.from_iterable(_fetching(*wanted[at]) for at in some),
+                        ),
+                    )
+                    for tag, some in fetches
+                ),
+            ]
         )
-        freed = [
-            _caught(_freed, ownership, one)
-            for (ownership, _, _), one in zip(done, told, strict=False)
-        ]
-        found = [
-            _caught(_fetched, ownership, one)
-            for (ownership, _), one in zip(wanted, told[len(done) :], strict=True)
-        ]
+        for (_, some), answers in zip(acks, told, strict=False):
+            for at, answer in zip(some, answers, strict=True):
+                freed[at] = _caught(_freed, done[at].ownership, answer)
+        for (_, some), (now, *answers) in zip(fetches, told[len(acks) :], strict=True):
+            for at, answer in zip(some, answers, strict=True):
+                found[at] = _caught(
+                    partial(_fetched, wanted[at][1], int(now)), wanted[at][0], answer
+                )
         return freed, found
 
     def try_again(self, suspects: Sequence[tuple[Ownership, Item, str]]) -> list[int | Fenced]:
@@ -745,17 +785,16 @@ class InboxLog:
             before=decoded(told[13]),
         )
 
-    def _fetching(
-        self, ownership: Ownership, cursors: Cursors, count: int, size: int
-    ) -> tuple[Any, ...]:
-        return (
-            self.tag(ownership.agent),
-            encoded(ownership.agent),
-            ownership.token,
-            min(count, MOST_AT_ONCE),
-            size,
-            *(part for cursor in cursors for part in cursor),
-        )
+    def _parts(self, ownerships: Sequence[Ownership]) -> list[tuple[str, list[int]]]:
+        """Which of them one script may see to, and the partition that they are in."""
+        by_tag: dict[str, list[int]] = {}
+        for at, one in enumerate(ownerships):
+            by_tag.setdefault(self.tag(one.agent), []).append(at)
+        return [
+            (tag, mine[start : start + _AGENTS_AT_ONCE])
+            for tag, mine in by_tag.items()
+            for start in range(0, len(mine), _AGENTS_AT_ONCE)
+        ]
 
 
 def _tried(word: bytes) -> tuple[int, int] | None:
@@ -839,16 +878,22 @@ def shipped(load: Load, word: bytes) -> Shipped:
     return Shipped(int(taken), Sent(Taken(name), int(number)))
 
 
-def _acking(
-    tag: str, ownership: Ownership, done: Cursors, letters: Iterable[Letter]
-) -> tuple[Any, ...]:
-    return (
-        tag,
-        encoded(ownership.agent),
-        ownership.token,
-        *(part for cursor in done for part in cursor),
-        *(part for letter in letters for part in letter),
-    )
+def _acking(done: Done) -> list[Any]:
+    ownership, up_to, letters, sizes = done
+    words: list[Any] = [encoded(ownership.agent), ownership.token, 0]
+    for level, head, cursor, size in zip(LEVELS, ownership.heads, up_to, sizes, strict=True):
+        if cursor.position != head:
+            words += (level, cursor.position, cursor.id, head, "" if size is None else size)
+            words[2] += 1
+    words.append(len(letters))
+    for letter in letters:
+        words += letter
+    return words
+
+
+def _fetching(ownership: Ownership, cursors: Cursors) -> tuple[Any, ...]:
+    a, b, c, d = cursors
+    return (encoded(ownership.agent), ownership.token, *a, *b, *c, *d)
 
 
 def _check_owner(ownership: Ownership, told: Sequence[Any]) -> None:
@@ -859,14 +904,14 @@ def _check_owner(ownership: Ownership, told: Sequence[Any]) -> None:
         raise Reset(ownership.agent, (a, b, c, d))
 
 
-def _fetched(ownership: Ownership, told: Sequence[Any]) -> Fetched:
+def _fetched(cursors: Cursors, now: int, ownership: Ownership, told: Sequence[Any]) -> Fetched:
     _check_owner(ownership, told)
     items = [
-        _item(level, int(position), item)
-        for level, found in zip(LEVELS, told[3:], strict=True)
-        for position, item in zip(found[::2], found[1::2], strict=True)
+        _item(level, position, item)
+        for level, (first, _), found in zip(LEVELS, cursors, told[2:], strict=True)
+        for position, item in enumerate(found, first)
     ]
-    return Fetched(tuple(items), int(told[1]), int(told[2]))
+    return Fetched(tuple(items), now, int(told[1]))
 
 
 def _freed(ownership: Ownership, told: Sequence[Any]) -> int:
@@ -895,12 +940,13 @@ def read_along(data: bytes) -> Along:
 
 
 def _item(level: int, position: int, item: bytes) -> Item:
-    body = _HEAD + ID_SIZE
-    expiry = item[:_EXPIRY]
-    if len(item) < body or not expiry.isdigit():
+    expiry = item[:_HEAD]
+    if expiry == _NO_EXPIRY and len(item) >= BESIDE:
+        return Item(level, position, item[_HEAD:BESIDE], 0, item[BESIDE:])
+    if len(item) < BESIDE or not expiry[:_EXPIRY].isdigit():
         # Not ours: it comes out as a message of no bytes, which nobody can decode.
-        return Item(level, position, item[_HEAD:body], 0, b"")
-    return Item(level, position, item[_HEAD:body], int(expiry), item[body:])
+        return Item(level, position, item[_HEAD:BESIDE], 0, b"")
+    return Item(level, position, item[_HEAD:BESIDE], int(expiry[:_EXPIRY]), item[BESIDE:])
 
 
 def _letter(fields: dict[bytes, bytes]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from actorbus.bus.transports.redis.log import LEVELS, Cursor
+from actorbus.bus.transports.redis.log import BESIDE, LEVELS, Cursor, Done
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,6 +34,7 @@ class Reading:
     """One inbox, read by its owner. Not for several threads at once."""
 
     __slots__ = (
+        "_again",
         "_alone",
         "_credits",
         "_done",
@@ -43,11 +44,14 @@ class Reading:
         "_letters",
         "_most",
         "_out",
+        "_sizes",
         "_suspects",
         "_ups",
         "_waiting",
         "cursors",
+        "ended",
         "ending",
+        "owes",
         "owes_a_fetch",
         "ownership",
         "suspect",
@@ -69,6 +73,13 @@ class Reading:
         self._ups = list(ownership.cursors)
         """Up to where each level is done."""
         self._done: list[dict[int, Item]] = [{} for _ in LEVELS]
+        """What is done behind that, by position."""
+        self.owes = 0
+        """How many messages are done, up to there, and not acknowledged yet."""
+        self._sizes: list[int | None] = [0] * len(LEVELS)
+        """Their bytes; None: nobody knows."""
+        self.ended = 0
+        """How many may be done that were not told here yet; whoever tells counts."""
         self._waiting: list[deque[Item]] = [deque() for _ in LEVELS]
         self._credits = list(_CREDITS)
         self._suspects = ownership.delivered
@@ -80,8 +91,11 @@ class Reading:
         self._out = 0
         """Messages handed out and not acknowledged."""
         self._letters: list[Letter] = []
+        self._done_ids: deque[bytes] = deque(maxlen=_REMEMBERED)
+        self._again = False
+        """Whether the log was reset, and what was handed out before that may come again."""
         self._known: set[bytes] = set()
-        self._done_ids: deque[bytes] = deque()
+        """In that case, of what was done then."""
 
     @property
     def enough(self) -> int:
@@ -103,7 +117,11 @@ class Reading:
         self.unseen = unseen
         self.owes_a_fetch = False
         moved = list(self.cursors)
+        waiting = self._waiting
         for item in items:
+            if not self._again:
+                waiting[item.level].append(item)
+                continue
             moved[item.level] = Cursor(item.position + 1, item.id)
             if item.id in self._known:
                 self._finish(item)
@@ -111,7 +129,10 @@ class Reading:
                 # It lies elsewhere now; it is done when its handler is.
                 self._in_hand[item.id] = item
             else:
-                self._waiting[item.level].append(item)
+                waiting[item.level].append(item)
+        for level, queue in enumerate(waiting):
+            if queue and queue[-1].position >= moved[level].position:
+                moved[level] = Cursor(queue[-1].position + 1, queue[-1].id)
         a, b, c, d = moved
         self.cursors = a, b, c, d
 
@@ -132,9 +153,36 @@ class Reading:
 
     def hand_out(self) -> list[Item]:
         """The next messages for the agent, as many as it may have."""
-        chosen: list[Item] = []
         self._alone = self._alone and self._out > 0
-        while not (self._alone or self.ending) and (level := self._next_level()) is not None:
+        if self._alone or self.ending:
+            return []
+        waiting = [level for level in LEVELS if self._waiting[level]]
+        if len(waiting) == 1:
+            level = waiting[0]
+            if self._waiting[level][0].position >= self._suspects[level]:
+                return self._many_of(level)
+        return self._in_turns()
+
+    def _many_of(self, level: int) -> list[Item]:
+        """What comes of ``_in_turns`` where nothing waits on the other levels."""
+        queue = self._waiting[level]
+        count = min(self._most[level] - self._out, len(queue))
+        if count <= 0:
+            return []
+        take = queue.popleft
+        chosen = [take() for _ in range(count)]
+        self._in_hand.update([(item.id, item) for item in chosen])
+        self._out += count
+        left = self._credits[level] - count
+        if not queue or left <= 0:
+            self._credits = list(_CREDITS)
+        if queue:
+            self._credits[level] = left if left > 0 else left % _CREDITS[level] or _CREDITS[level]
+        return chosen
+
+    def _in_turns(self) -> list[Item]:
+        chosen: list[Item] = []
+        while (level := self._next_level()) is not None:
             if self._out >= self._most[level]:
                 break
             item = self._waiting[level][0]
@@ -190,10 +238,11 @@ class Reading:
         if letter is not None:
             # Where it lies now, which is not where it lay if the log was reset meanwhile.
             self._letters.append(letter._replace(level=item.level, position=item.position))
-        self._known.add(message_id)
         self._done_ids.append(message_id)
-        if len(self._done_ids) > _REMEMBERED:
-            self._known.discard(self._done_ids.popleft())
+        if self._again:
+            self._known.add(message_id)
+            if len(self._known) > 2 * _REMEMBERED:
+                self._known = set(self._done_ids)
         self._finish(item)
         return True
 
@@ -201,26 +250,33 @@ class Reading:
         """A message that was in hand is not begun, and stays in the log for another owner."""
         self._in_hand.pop(message_id, None)
 
-    def to_acknowledge(self) -> tuple[Cursors, list[Letter]]:
+    def to_acknowledge(self) -> Done:
         """Up to where everything is done, and the letters before that."""
         a, b, c, d = self._ups
         letters = [one for one in self._letters if one.position < self._ups[one.level].position]
-        return (a, b, c, d), letters
+        return Done(self.ownership, (a, b, c, d), letters, tuple(self._sizes))
 
-    @property
-    def owes(self) -> int:
-        """How many messages are done and not acknowledged yet."""
-        heads = self.ownership.heads
-        return sum(up.position - heads[level] for level, up in enumerate(self._ups))
-
-    def acknowledged(self, up_to: Cursors) -> None:
+    def acknowledged(self, done: Done) -> None:
         """The server has taken that."""
-        self._out -= sum(
-            cursor.position - head for cursor, head in zip(up_to, self.ownership.heads, strict=True)
-        )
-        a, b, c, d = (cursor.position for cursor in up_to)
-        self.ownership = self.ownership.at((a, b, c, d))
-        self._letters = [one for one in self._letters if one.position >= up_to[one.level].position]
+        if done.ownership is not self.ownership:
+            return  # the log was reset meanwhile
+        heads, up_to = done.ownership.heads, done.up_to
+        count = sum([cursor.position - head for cursor, head in zip(up_to, heads, strict=True)])
+        self._out -= count
+        self.owes -= count
+        a, b, c, d = up_to
+        self.ownership = self.ownership.at((a.position, b.position, c.position, d.position))
+        for level, size in enumerate(done.sizes):
+            now = self._sizes[level]
+            # None stays so until all that it says nothing of is acknowledged.
+            if now is not None and size is not None:
+                self._sizes[level] = now - size
+            elif self._ups[level].position == up_to[level].position:
+                self._sizes[level] = 0
+        if self._letters:
+            self._letters = [
+                one for one in self._letters if one.position >= up_to[one.level].position
+            ]
 
     def renewed(self, ownership: Ownership) -> Reading:
         """This, under a new token: nobody else had the inbox in between."""
@@ -235,6 +291,10 @@ class Reading:
         self.cursors = self.ownership.cursors
         self._ups = list(self.cursors)
         self._done = [{} for _ in LEVELS]
+        self.owes = 0
+        self._sizes = [0] * len(LEVELS)
+        self._known = set(self._done_ids)
+        self._again = True
         self._waiting = [deque() for _ in LEVELS]
         self._out = len(self._in_hand)
         self._letters.clear()
@@ -242,11 +302,24 @@ class Reading:
         self.owes_a_fetch = True
 
     def _finish(self, item: Item) -> None:
-        done = self._done[item.level]
-        up = self._ups[item.level]
-        if item.position < up.position:
+        level = item.level
+        done = self._done[level]
+        position = self._ups[level].position
+        if item.position != position:
+            if item.position > position:
+                done[item.position] = item
             return
-        done[item.position] = item
-        while (next_one := done.pop(up.position, None)) is not None:
-            up = Cursor(up.position + 1, next_one.id)
-        self._ups[item.level] = up
+        self._count(item)
+        while done and (next_one := done.pop(item.position + 1, None)) is not None:
+            item = next_one
+            self._count(item)
+        self._ups[level] = Cursor(item.position + 1, item.id)
+
+    def _count(self, item: Item) -> None:
+        """One more that is done and not acknowledged."""
+        self.owes += 1
+        size = self._sizes[item.level]
+        # What is no message of ours came without its bytes.
+        self._sizes[item.level] = (
+            None if size is None or not item.blob else size + BESIDE + len(item.blob)
+        )

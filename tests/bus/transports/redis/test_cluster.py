@@ -12,6 +12,7 @@ from actorbus.bus.transports.redis.deployment import check_in
 from actorbus.bus.transports.redis.log import (
     START,
     Cursor,
+    Done,
     Fenced,
     InboxLog,
     Outgoing,
@@ -78,7 +79,7 @@ def test_messages_to_agents_everywhere_go_through_one_call_each(log: InboxLog) -
     assert [blobs(one) for one in found] == [
         [f"{agent}: 1".encode(), f"{agent}: 2".encode()] for agent in AGENTS
     ]
-    done = [(owner, after(one), ()) for owner, one in zip(owners, found, strict=True)]
+    done = [Done(owner, after(one)) for owner, one in zip(owners, found, strict=True)]
     assert log.exchange(done, [])[0] == [2] * len(AGENTS)
     assert log.exchange(done, [])[0] == [0] * len(AGENTS)
     assert not log.ready("n1")

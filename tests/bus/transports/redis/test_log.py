@@ -13,6 +13,7 @@ from actorbus.bus.transports.redis.log import (
     START,
     Cursor,
     Cursors,
+    Done,
     Fenced,
     InboxLog,
     Item,
@@ -289,7 +290,7 @@ class TestAcknowledging:
         log.hand_off(mine[0], "n2")
 
         freed, rest = log.exchange(
-            [(one, after(items), []) for one, items in zip(mine, found, strict=True)],
+            [Done(one, after(items)) for one, items in zip(mine, found, strict=True)],
             [(one, after(items)) for one, items in zip(mine, found, strict=True)],
         )
 

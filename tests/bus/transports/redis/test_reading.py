@@ -46,10 +46,10 @@ def test_a_level_is_done_up_to_the_first_message_that_is_not() -> None:
     inbox.done(item(2).id)
     inbox.done(item(0).id)
 
-    (_, _, up_to, _), _ = inbox.to_acknowledge()
+    (_, _, up_to, _) = inbox.to_acknowledge().up_to
     assert up_to == Cursor(1, item(0).id)
     inbox.done(item(1).id)
-    (_, _, up_to, _), _ = inbox.to_acknowledge()
+    (_, _, up_to, _) = inbox.to_acknowledge().up_to
     assert up_to == Cursor(3, item(2).id)
     assert inbox.owes == 3
 
@@ -60,14 +60,14 @@ def test_a_letter_goes_with_the_acknowledgement_of_its_message() -> None:
     letter = Letter(0, 0, "rejected", 1, "why")
 
     inbox.done(item(1).id, letter)
-    _, before = inbox.to_acknowledge()
+    before = inbox.to_acknowledge()
     inbox.done(item(0).id)
-    up_to, after = inbox.to_acknowledge()
-    inbox.acknowledged(up_to)
+    after = inbox.to_acknowledge()
+    inbox.acknowledged(after)
 
-    assert before == []
-    assert after == [Letter(2, 1, "rejected", 1, "why")]
-    assert inbox.to_acknowledge() == (up_to, [])
+    assert before.letters == []
+    assert after.letters == [Letter(2, 1, "rejected", 1, "why")]
+    assert inbox.to_acknowledge()[1:3] == (after.up_to, [])
     assert inbox.owes == 0
 
 
@@ -89,9 +89,9 @@ def test_after_a_reset_what_comes_again_is_left_out() -> None:
     new = fetch(inbox, [item(0), item(1), item(2, name="another")], 0)
 
     assert new == [item(2, name="another")]
-    assert inbox.to_acknowledge()[0][2].position == 1
+    assert inbox.to_acknowledge().up_to[2].position == 1
     inbox.done(item(1).id)
-    assert inbox.to_acknowledge()[0][2].position == 2
+    assert inbox.to_acknowledge().up_to[2].position == 2
 
 
 @given(order=st.permutations(range(12)), acknowledge=st.sets(st.integers(0, 11)))
@@ -105,13 +105,13 @@ def test_in_whatever_order_messages_are_done_none_is_acknowledged_before_it_is(
     for step, position in enumerate(order):
         inbox.done(item(position).id)
         done.add(position)
-        up_to, _ = inbox.to_acknowledge()
-        assert set(range(up_to[2].position)) <= done
+        now = inbox.to_acknowledge()
+        assert set(range(now.up_to[2].position)) <= done
         if step in acknowledge:
-            inbox.acknowledged(up_to)
+            inbox.acknowledged(now)
             assert inbox.owes == 0
 
-    assert inbox.to_acknowledge()[0][2].position == 12
+    assert inbox.to_acknowledge().up_to[2].position == 12
     assert inbox.in_hand == 0
 
 
@@ -122,7 +122,7 @@ def test_no_more_is_handed_out_than_may_run_twice() -> None:
     for one in first[:5]:
         inbox.done(one.id)
     before = inbox.hand_out()
-    inbox.acknowledged(inbox.to_acknowledge()[0])
+    inbox.acknowledged(inbox.to_acknowledge())
     then = inbox.hand_out()
 
     assert [one.position for one in first] == list(range(MOST))
@@ -148,7 +148,7 @@ def test_levels_take_turns_so_that_none_starves() -> None:
     while len(rounds) < 5:
         for one in handed:
             inbox.done(one.id)
-        inbox.acknowledged(inbox.to_acknowledge()[0])
+        inbox.acknowledged(inbox.to_acknowledge())
         handed = inbox.hand_out()
         rounds.append([one.level for one in handed])
     served = [level for one in rounds for level in one]
@@ -165,7 +165,7 @@ def test_what_a_former_owner_may_have_died_of_is_handed_out_alone() -> None:
         handed.append([first, *inbox.hand_out()])
         inbox.done(first.id)
         handed.append(inbox.hand_out())
-        inbox.acknowledged(inbox.to_acknowledge()[0])
+        inbox.acknowledged(inbox.to_acknowledge())
         handed.append(inbox.hand_out())
 
     assert [[one.position for one in some] for some in handed] == [[], [0], [], [], [1], [], [2, 3]]
@@ -183,7 +183,7 @@ def test_a_suspect_is_tried_until_its_end_is_acknowledged() -> None:
     tried = [inbox.tries]
     inbox.done(first.id)
     tried.append(inbox.tries)
-    inbox.acknowledged(inbox.to_acknowledge()[0])
+    inbox.acknowledged(inbox.to_acknowledge())
     tried.append(inbox.tries)
 
     assert repeated
@@ -240,3 +240,62 @@ def test_nothing_comes_along_while_more_is_to_be_fetched() -> None:
 
     assert not behind.came_along(along(item(0)))
     assert not asking.came_along(along(item(0)))
+
+
+def test_what_is_acknowledged_says_how_many_bytes_that_frees() -> None:
+    inbox = reading()
+    fetch(inbox, [item(0), item(1), item(0, level=0)], 0)
+
+    inbox.done(item(1).id)
+    inbox.done(item(0, level=0).id)
+    first = inbox.to_acknowledge()
+    inbox.done(item(0).id)
+    inbox.acknowledged(first)
+
+    assert first.sizes == (46, 0, 0, 0)
+    assert inbox.to_acknowledge().sizes == (0, 0, 92, 0)
+
+
+def test_of_what_came_without_its_bytes_the_server_counts_them() -> None:
+    inbox = reading()
+    fetch(inbox, [item(0), item(1)._replace(blob=b""), item(2)], 0)
+
+    inbox.done(item(0).id)
+    first = inbox.to_acknowledge()
+    inbox.done(item(1).id)
+    inbox.acknowledged(first)
+    second = inbox.to_acknowledge()
+    inbox.acknowledged(second)
+    inbox.done(item(2).id)
+
+    assert [one.sizes[2] for one in (first, second, inbox.to_acknowledge())] == [46, None, 46]
+
+
+def test_an_acknowledgement_from_before_a_reset_says_nothing_of_the_log_after_it() -> None:
+    inbox = reading()
+    fetch(inbox, [item(0), item(1)], 0)
+    inbox.done(item(0).id)
+    before = inbox.to_acknowledge()
+    inbox.reset((0, 0, 0, 0))
+
+    inbox.acknowledged(before)
+
+    assert inbox.ownership.heads == (0, 0, 0, 0)
+    assert fetch(inbox, [item(0), item(1), item(2)], 0) == [item(2)]
+
+
+@given(st.lists(st.integers(1, 9), max_size=30))
+def test_a_level_that_waits_alone_uses_up_the_credits_that_it_would_in_turns(
+    steps: list[int],
+) -> None:
+    alone, in_turns = reading(), reading()
+    position = 0
+
+    for fetched in steps:
+        few = [item(position + at) for at in range(fetched)]
+        position += fetched
+        alone._most = in_turns._most = (alone._out + fetched // 2 + 1,) * 4
+        for one in (alone, in_turns):
+            one.fetched(few, 0)
+        assert alone.hand_out() == in_turns._in_turns()
+        assert alone._credits == in_turns._credits

@@ -1,73 +1,90 @@
--- ACK: the owner is done with everything before these positions.
+-- ACK: owners are done with everything before some positions.
 --
 -- KEYS[1]  the partition's tag
--- ARGV     agent, token, then for levels 0 to 3: position after the last one done, its id;
---          then 5 for each dead letter: level, position, reason, attempts, error
--- Returns  {'OK', freed} | {'FENCED', token} | {'RESET', h0, h1, h2, h3}
+-- ARGV     for each agent: itself, its token, how many levels, and 5 for each of those: level,
+--          position after the last one done, its id, a position before that and how many bytes
+--          lie between the two ('': count them); then how many dead letters, and 5 for each:
+--          level, position, reason, attempts, error
+-- Returns  for each {'OK', freed} | {'FENCED', token} | {'RESET', h0, h1, h2, h3}
 --
 -- What was acknowledged already is acknowledged; its dead letters are not written twice.
-local tag, agent, token = KEYS[1], ARGV[1], ARGV[2]
-local meta = tag .. ':a:' .. agent
+local tag = KEYS[1]
 redis.call('DEL', tag .. ':none')  -- a first write that an exhausted memory allows
-local got = redis.call('HMGET', meta, 'tok', 'h0', 'h1', 'h2', 'h3', 'depth', 'bytes', 'full', 'cap', 'node')
-if got[1] ~= token then return {'FENCED', got[1] or ''} end
 
-local counts, sizes = {}, 0
-local freed = 0
-for level = 0, 3 do
-  local list = tag .. ':i:' .. agent .. ':' .. level
-  local head = tonumber(got[level + 2] or 0)
-  local up_to, id = tonumber(ARGV[3 + 2 * level]), ARGV[4 + 2 * level]
-  local count = up_to - head
-  counts[level] = count > 0 and count or 0
-  if count > 0 then
-    local item = redis.call('LINDEX', list, count - 1)
-    if not item or string.sub(item, 15, 30) ~= id then
-      return {'RESET', got[2] or '0', got[3] or '0', got[4] or '0', got[5] or '0'}
+local function number(value) return string.format('%.0f', value) end
+
+local function list_of(agent, level) return tag .. ':i:' .. agent .. ':' .. level end
+
+-- The bytes of the first messages of a list.
+local function size_of(list, count)
+  local size = 0
+  for _, item in ipairs(redis.call('LRANGE', list, 0, count - 1)) do size = size + #item end
+  return size
+end
+
+local function acknowledge(agent, token, levels, levels_at, letters, letters_at)
+  local meta = tag .. ':a:' .. agent
+  local got = redis.call('HMGET', meta, 'tok', 'h0', 'h1', 'h2', 'h3', 'depth', 'bytes', 'full', 'cap', 'node', 'att')
+  if got[1] ~= token then return {'FENCED', got[1] or ''} end
+
+  local heads, counts, sizes, freed = {}, {}, 0, 0
+  for level = 0, 3 do heads[level], counts[level] = tonumber(got[level + 2] or 0), 0 end
+  for at = levels_at, levels_at + levels * 5 - 5, 5 do
+    local level, up_to = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local list, head = list_of(agent, level), heads[level]
+    local count = up_to - head
+    if count > 0 then
+      local item = redis.call('LINDEX', list, count - 1)
+      if not item or string.sub(item, 15, 30) ~= ARGV[at + 2] then
+        return {'RESET', got[2] or '0', got[3] or '0', got[4] or '0', got[5] or '0'}
+      end
+      local is_known = ARGV[at + 4] ~= '' and tonumber(ARGV[at + 3]) == head
+      counts[level], freed = count, freed + count
+      sizes = sizes + (is_known and tonumber(ARGV[at + 4]) or size_of(list, count))
     end
   end
-end
+  if freed == 0 then return {'OK', 0} end
 
-local letters = {}
-for at = 11, #ARGV, 5 do
-  local level, position = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  local offset = position - tonumber(got[level + 2] or 0)
-  if offset >= 0 and offset < counts[level] then
-    local item = redis.call('LINDEX', tag .. ':i:' .. agent .. ':' .. level, offset)
-    letters[#letters + 1] = {ARGV[at], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], item}
-  end
-end
-
-local changed = {}
-for level = 0, 3 do
-  if counts[level] > 0 then
-    local list = tag .. ':i:' .. agent .. ':' .. level
-    for _, item in ipairs(redis.call('LRANGE', list, 0, counts[level] - 1)) do
-      sizes = sizes + #item
+  local written = {}
+  for at = letters_at, letters_at + letters * 5 - 5, 5 do
+    local level, position = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
+    local offset = position - heads[level]
+    if offset >= 0 and offset < counts[level] then
+      written[#written + 1] = {at, redis.call('LINDEX', list_of(agent, level), offset)}
     end
-    redis.call('LTRIM', list, counts[level], -1)
-    changed[#changed + 1] = 'h' .. level
-    changed[#changed + 1] = string.format('%.0f', tonumber(got[level + 2] or 0) + counts[level])
-    freed = freed + counts[level]
   end
-end
-if freed > 0 then
+
   local depth = tonumber(got[6] or 0) - freed
-  changed[#changed + 1] = 'depth'
-  changed[#changed + 1] = string.format('%.0f', depth)
-  changed[#changed + 1] = 'bytes'
-  changed[#changed + 1] = string.format('%.0f', tonumber(got[7] or 0) - sizes)
+  local changed = {'depth', number(depth), 'bytes', number(tonumber(got[7] or 0) - sizes)}
+  for level = 0, 3 do
+    if counts[level] > 0 then
+      redis.call('LTRIM', list_of(agent, level), counts[level], -1)
+      changed[#changed + 1] = 'h' .. level
+      changed[#changed + 1] = number(heads[level] + counts[level])
+    end
+  end
   redis.call('HSET', meta, unpack(changed))
-  redis.call('HDEL', meta, 'att')
+  if got[11] then redis.call('HDEL', meta, 'att') end
   -- What came along with a bell was never fetched.
   if depth == 0 then redis.call('SREM', tag .. ':rdy:' .. (got[10] or ''), agent) end
   if got[8] and got[9] and depth * 2 <= tonumber(got[9]) then
     redis.call('HDEL', meta, 'full')
     redis.call('PUBLISH', tag .. ':bell', 'room ' .. agent)
   end
+  for _, letter in ipairs(written) do
+    local at, item = letter[1], letter[2]
+    redis.call('XADD', tag .. ':dlq', 'MAXLEN', '~', 100000, '*', 'agent', agent, 'level', ARGV[at],
+      'reason', ARGV[at + 2], 'attempts', ARGV[at + 3], 'error', ARGV[at + 4], 'owner', token, 'item', item)
+  end
+  return {'OK', freed}
 end
-for _, letter in ipairs(letters) do
-  redis.call('XADD', tag .. ':dlq', 'MAXLEN', '~', 100000, '*', 'agent', agent, 'level', letter[1],
-    'reason', letter[2], 'attempts', letter[3], 'error', letter[4], 'owner', token, 'item', letter[5])
+
+local answers, at = {}, 1
+while at < #ARGV do
+  local levels, levels_at = tonumber(ARGV[at + 2]), at + 3
+  local letters_at = levels_at + levels * 5 + 1
+  local letters = tonumber(ARGV[letters_at - 1])
+  answers[#answers + 1] = acknowledge(ARGV[at], ARGV[at + 1], levels, levels_at, letters, letters_at)
+  at = letters_at + letters * 5
 end
-return {'OK', freed}
+return answers
