@@ -383,6 +383,8 @@ class Cell:
                             manner,
                         )
                     )
+                    if entry.delivery is not None:
+                        entry.delivery.handled(name)
                     if now > end_of_turn:
                         break
                     continue

@@ -99,6 +99,9 @@ class Delivery(Protocol):
     ) -> None:
         """It ended, for `recipient` if many got it."""
 
+    def handled(self, recipient: str | None) -> None:
+        """``over`` for what was handled at the first attempt."""
+
 
 class Transport(Protocol):
     """Moves messages. Every method is safe from any thread; none blocks on an agent."""

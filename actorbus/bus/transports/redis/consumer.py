@@ -384,7 +384,7 @@ class Consumer:
                     self._hungry[agent] = None  # it was reset meanwhile
                     return
                 self._server_ahead = found.now - int(time.monotonic() * 1_000)
-                reading.fetched(found.items, found.unseen)
+                reading.fetched(found.unread, found.unseen)
                 new = self._next_for(reading)
                 if reading.unseen:
                     self._hungry[agent] = None

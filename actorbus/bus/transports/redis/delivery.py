@@ -25,16 +25,20 @@ class Delivery:
         self._id = message_id
         self._letter: Letter | None = None
         self._over = False
-        # A list, because its append and pop are atomic: senders and the outbox share it.
-        self._owed: list[None] = []
+        self._owed: list[None] | None = None
 
     def owe(self, agent: str | None) -> None:
         """Something that belongs to its handling, by `agent`, is on its way."""
+        if self._owed is None:
+            # A list, because its append and pop are atomic: senders and the outbox share it.
+            with self._stay.making:
+                self._owed = [] if self._owed is None else self._owed
         self._owed.append(None)
 
     def settled(self, agent: str | None) -> None:
         """That has arrived, or will not."""
-        self._owed.pop()
+        if self._owed:
+            self._owed.pop()
         if self._over and not self._owed:
             self._acknowledge()
 
@@ -55,6 +59,9 @@ class Delivery:
         if status is Status.DEAD:
             why = (error or "")[-_LONGEST_ERROR:]
             self._letter = Letter(0, 0, reason or Reason.HANDLER_ERROR, attempt, why)
+        self.handled(recipient)
+
+    def handled(self, recipient: str | None) -> None:
         self._over = True
         if not self._owed:
             self._acknowledge()

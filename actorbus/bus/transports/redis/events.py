@@ -65,6 +65,9 @@ class EventDelivery:
         error: str | None,
         attempt: int,
     ) -> None:
+        self.handled(recipient)
+
+    def handled(self, recipient: str | None) -> None:
         with self._lock:
             self._over.add(recipient)
             done = not self._owed.get(recipient)

@@ -169,13 +169,22 @@ class Item(NamedTuple):
     blob: bytes
 
 
+Unread = tuple[int, int, bytes]
+"""Level, position and bytes of what ``read_item`` makes an item of. Thousands may wait to be read,
+and the garbage collector does not look at plain tuples of such."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    items: tuple[Item, ...]
+    unread: Sequence[Unread]
     now: int
     """Server time, in milliseconds."""
     unseen: int
     """How many messages wait behind these."""
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return tuple(read_item(*one) for one in self.unread)
 
 
 class Along(NamedTuple):
@@ -906,12 +915,12 @@ def _check_owner(ownership: Ownership, told: Sequence[Any]) -> None:
 
 def _fetched(cursors: Cursors, now: int, ownership: Ownership, told: Sequence[Any]) -> Fetched:
     _check_owner(ownership, told)
-    items = [
-        _item(level, position, item)
+    unread = [
+        (level, position, item)
         for level, (first, _), found in zip(LEVELS, cursors, told[2:], strict=True)
         for position, item in enumerate(found, first)
     ]
-    return Fetched(tuple(items), now, int(told[1]))
+    return Fetched(unread, now, int(told[1]))
 
 
 def _freed(ownership: Ownership, told: Sequence[Any]) -> int:
@@ -933,13 +942,13 @@ def read_along(data: bytes) -> Along:
     first, at = int(position), ID_SIZE
     items = []
     for offset, size in enumerate(map(int, sizes)):
-        items.append(_item(int(level), first + offset, rest[at : at + size]))
+        items.append(read_item(int(level), first + offset, rest[at : at + size]))
         at += size
     cursor = Cursor(first, rest[:ID_SIZE].strip(b"\0") and rest[:ID_SIZE])
     return Along(decoded(agent), token.decode(), int(level), cursor, tuple(items), int(now))
 
 
-def _item(level: int, position: int, item: bytes) -> Item:
+def read_item(level: int, position: int, item: bytes) -> Item:
     expiry = item[:_HEAD]
     if expiry == _NO_EXPIRY and len(item) >= BESIDE:
         return Item(level, position, item[_HEAD:BESIDE], 0, item[BESIDE:])

@@ -16,12 +16,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from actorbus.bus.transports.redis.log import BESIDE, LEVELS, Cursor, Done
+from actorbus.bus.transports.redis.log import BESIDE, LEVELS, Cursor, Done, Item, read_item
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from actorbus.bus.transports.redis.log import Along, Cursors, Item, Letter, Ownership
+    from actorbus.bus.transports.redis.log import Along, Cursors, Letter, Ownership, Unread
 
 ACK_BATCH: Final = 16
 """Messages of an agent that are handed out and not acknowledged: what may run twice."""
@@ -80,7 +80,7 @@ class Reading:
         """Their bytes; None: nobody knows."""
         self.ended = 0
         """How many may be done that were not told here yet; whoever tells counts."""
-        self._waiting: list[deque[Item]] = [deque() for _ in LEVELS]
+        self._waiting: list[deque[Unread | Item]] = [deque() for _ in LEVELS]
         self._credits = list(_CREDITS)
         self._suspects = ownership.delivered
         self._alone = False
@@ -112,16 +112,24 @@ class Reading:
         """Messages that are fetched and not handed out."""
         return sum(map(len, self._waiting))
 
-    def fetched(self, items: Iterable[Item], unseen: int) -> None:
+    def fetched(self, found: Iterable[Unread | Item], unseen: int) -> None:
         """Take what was fetched, but for what is known already."""
         self.unseen = unseen
         self.owes_a_fetch = False
-        moved = list(self.cursors)
         waiting = self._waiting
-        for item in items:
-            if not self._again:
-                waiting[item.level].append(item)
-                continue
+        moved = list(self.cursors)
+        for one in self._not_known(found, moved) if self._again else found:
+            waiting[one[0]].append(one)
+        for level, queue in enumerate(waiting):
+            if queue and queue[-1][1] >= moved[level].position:
+                last = _read(queue[-1])
+                moved[level] = Cursor(last.position + 1, last.id)
+        a, b, c, d = moved
+        self.cursors = a, b, c, d
+
+    def _not_known(self, found: Iterable[Unread | Item], moved: list[Cursor]) -> Iterator[Item]:
+        """What was not handed out before the log was reset."""
+        for item in map(_read, found):
             moved[item.level] = Cursor(item.position + 1, item.id)
             if item.id in self._known:
                 self._finish(item)
@@ -129,12 +137,7 @@ class Reading:
                 # It lies elsewhere now; it is done when its handler is.
                 self._in_hand[item.id] = item
             else:
-                waiting[item.level].append(item)
-        for level, queue in enumerate(waiting):
-            if queue and queue[-1].position >= moved[level].position:
-                moved[level] = Cursor(queue[-1].position + 1, queue[-1].id)
-        a, b, c, d = moved
-        self.cursors = a, b, c, d
+                yield item
 
     def came_along(self, what: Along) -> bool:
         """Take what came with a bell. False: it is not what would be fetched next."""
@@ -159,7 +162,7 @@ class Reading:
         waiting = [level for level in LEVELS if self._waiting[level]]
         if len(waiting) == 1:
             level = waiting[0]
-            if self._waiting[level][0].position >= self._suspects[level]:
+            if self._waiting[level][0][1] >= self._suspects[level]:
                 return self._many_of(level)
         return self._in_turns()
 
@@ -170,7 +173,7 @@ class Reading:
         if count <= 0:
             return []
         take = queue.popleft
-        chosen = [take() for _ in range(count)]
+        chosen = [_read(take()) for _ in range(count)]
         self._in_hand.update([(item.id, item) for item in chosen])
         self._out += count
         left = self._credits[level] - count
@@ -185,10 +188,10 @@ class Reading:
         while (level := self._next_level()) is not None:
             if self._out >= self._most[level]:
                 break
-            item = self._waiting[level][0]
-            if item.position < self._suspects[level]:
+            first = self._waiting[level][0]
+            if first[1] < self._suspects[level]:
                 if not self._out:
-                    self.suspect = item
+                    self.suspect = _read(first)
                 break
             chosen.append(self._next_of(level))
         return chosen
@@ -196,7 +199,9 @@ class Reading:
     def admit(self) -> Item | None:
         """Hand out the suspect, alone; None if there is none any more."""
         item, self.suspect = self.suspect, None
-        if item is None or not self._waiting[item.level] or self._waiting[item.level][0] != item:
+        if item is None or not self._waiting[item.level]:
+            return None
+        if _read(self._waiting[item.level][0]) != item:
             return None
         self._alone = True
         return self._next_of(item.level)
@@ -213,7 +218,7 @@ class Reading:
         return self._alone and self._out > 0
 
     def _next_of(self, level: int) -> Item:
-        item = self._waiting[level].popleft()
+        item = _read(self._waiting[level].popleft())
         self._credits[level] -= 1
         self._in_hand[item.id] = item
         self._out += 1
@@ -323,3 +328,7 @@ class Reading:
         self._sizes[item.level] = (
             None if size is None or not item.blob else size + BESIDE + len(item.blob)
         )
+
+
+def _read(one: Unread | Item) -> Item:
+    return one if isinstance(one, Item) else read_item(*one)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from actorbus.bus.history import HANDLED_TELL
 from actorbus.bus.mailbox import Refusal
 from actorbus.bus.transports.redis.delivery import Delivery
 from actorbus.bus.transports.redis.log import Letter
 from actorbus.bus.transports.redis.unreadable import reason_of, refuse
 from actorbus.errors import AgentStopped, Undecodable, Untrusted
-from actorbus.message import Reason
+from actorbus.message import MessageKind, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,10 @@ class Receiver:
             left = home.clock.now() + (item.expiry - now) / 1_000
             signed = None if self._mail.trust is None else message.deadline
             message.deadline = left if signed is None else min(left, signed)
-        if asker is not None:
+        if asker is None:
+            if message.kind is MessageKind.TELL and message.attempt == 1:
+                message.manner = HANDLED_TELL
+        else:
             message.answer_to = self._answers.owed(asker, message, delivery, inbox)
         offered = inbox.offer(message)
         if (offered is Refusal.FULL or offered is message) and inbox.insist(message):

@@ -33,7 +33,7 @@ class Stay:
         consumer: reads its messages.
     """
 
-    __slots__ = ("agent", "consumer", "goes_on", "inbox", "ownership", "terms")
+    __slots__ = ("agent", "consumer", "goes_on", "inbox", "making", "ownership", "terms")
 
     def __init__(self, inbox: Any, terms: Terms, consumer: Consumer) -> None:
         self.agent: str = inbox.name
@@ -44,6 +44,8 @@ class Stay:
         """As of when it was last acquired."""
         self.goes_on = False
         """Whether what this node stops doing for it, another node will do."""
+        self.making = threading.Lock()
+        """Held while a delivery makes what several threads may want of it."""
 
     @property
     def moves(self) -> bool:
