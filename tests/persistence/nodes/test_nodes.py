@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from typer.testing import CliRunner
 
 from actorbus import Message, Node, OwnerLost, Rejected, Settings, agent
+from actorbus.cli.audit import app
 from actorbus.cli.guest import guest
-from actorbus.message import IdSource, MessageKind, Priority, Reason, Status
+from actorbus.message import IdSource, MessageKind, Priority, Reason, Status, format_id
 from actorbus.persistence.audit import Audit
 from actorbus.replay import Replay
 from actorbus.telemetry import Telemetry
@@ -155,6 +158,30 @@ def test_every_question_sees_the_parts_of_all_nodes(
     assert [line.split()[2] for line in drawn.splitlines()[2:]] == [
         "outside", "front", "pricing", "pricing", "front", "front",
     ]  # fmt: skip
+
+
+def test_the_command_line_tells_of_what_went_over_nodes(
+    deployment: Deployment, three: dict[str, Node]
+) -> None:
+    three["ledger"].ask("front", {"item": "tea"}).get(10)
+    first = format_id(deployment.told(all_ended(6))[0].id)
+
+    def told(command: str) -> str:
+        arguments = command.replace("ID", first).split()
+        result = CliRunner().invoke(app, [*arguments, "--audit", deployment.history])
+        assert result.exit_code == 0, (command, result.output)
+        return result.stdout
+
+    for command in (
+        "list", "conversation ID", "conversation ID --format svg", "causes ID", "talk", "times",
+        "tail", "export", "export --format csv",
+    ):  # fmt: skip
+        assert {"front", "pricing", "ledger"} <= set(re.split(r"[^a-z]", told(command))), command
+    assert "of-front" in told("show ID")
+    assert "in 3 chains" in told("verify")
+    assert told("repair --grace 0") == "nothing was lost\n"
+    replayed = told(f"replay ID --load {HERE / 'cast.py'}")
+    assert replayed.endswith("the same: 6 messages, 6 recorded\n")
 
 
 def test_each_node_has_a_chain_of_its_own_and_all_verify(
