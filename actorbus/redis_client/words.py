@@ -72,6 +72,15 @@ _MEANINGS: Final = (
         "it is one of a cluster: use a scheme with +cluster",
     ),
     (
+        r"\bOOM\b|used memory > .maxmemory",
+        "its memory is full: let agents handle what waits, take out what is not ours, or raise"
+        " maxmemory",
+    ),
+    (
+        r"MISCONF",
+        "it cannot write to its disk, and takes nothing before it can: see its log",
+    ),
+    (
         r"No master found for",
         "no sentinel that answered knows a living master of that service",
     ),

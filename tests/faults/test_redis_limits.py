@@ -170,6 +170,22 @@ def test_22_agents_are_taken_over_on_a_full_server(small: Deployment) -> None:
     assert held_back
 
 
+def test_22_a_node_that_starts_on_a_full_server_empties_it(small: Deployment) -> None:
+    small.node("n3", ["newcomer"])
+    for name in ("n1", "n2"):
+        small.nodes[name].kill()
+    killed = time.monotonic()
+    small.wait(lambda: set(small.owners().values()) == {"n3"}, "n3 to own all")
+    held_back = senders_wait(small)
+    small.hold.unlink()
+
+    small.finish()
+    check_ledger(small, repeats_an_agent=ACK_BATCH, messages=1_600)
+    small.recovered_from(killed)
+    assert held_back
+    assert small.owners(["newcomer"]) == {"newcomer": "n3"}
+
+
 # -- a server that is not as it should be
 
 

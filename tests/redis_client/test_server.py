@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import fakeredis
@@ -131,6 +132,18 @@ class TestServer:
         process.start()
         assert server.client.ping()
         server.close()
+
+    def test_one_that_is_full_is_said_to_be_and_what_would_help(
+        self, start_redis: Callable[..., Any]
+    ) -> None:
+        process = start_redis("--maxmemory", "1", "--maxmemory-policy", "noeviction")
+
+        with (
+            closing(RedisServer(process.url)) as server,
+            pytest.raises(TransportUnavailable, match=r"its memory is full: .* raise maxmemory"),
+            server.errors(),
+        ):
+            server.client.set("key", "value")
 
     def test_a_forked_child_may_not_use_its_parents_connections(self, redis_url: str) -> None:
         server = RedisServer(redis_url)

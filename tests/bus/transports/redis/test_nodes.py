@@ -1289,6 +1289,29 @@ class TestLife:
         assert took < 5.0
         assert node.spawn(Clerk).ask("a").get(DEADLINE) == "A"
 
+    def test_a_node_starts_on_a_full_server_and_runs_agents_once_there_is_room(
+        self, start_redis: Callable[..., RedisProcess]
+    ) -> None:
+        server = start_redis("--maxmemory-policy", "noeviction")
+        client = RedisServer(server.url)
+        with ExitStack() as stack:
+            stack.callback(client.close)
+            deployment = Deployment(server.url, stack)
+            deployment.start("early")
+            client.client.config_set("maxmemory", 1)
+
+            node = deployment.start("late")
+            clerk = node.spawn(Clerk, name="clerk")
+            asked = clerk.ask("a")
+            found = node.registry.get("clerk")
+            with pytest.raises(NotFlushed):
+                node.flush(0.2)
+            client.client.config_set("maxmemory", 0)
+
+            assert asked.get(DEADLINE) == "A"
+            assert found is not None
+            assert found.node == "late"
+
     def test_agents_that_came_and_went_leave_no_keys_but_their_names_for_a_while(
         self, deployment: Deployment, redis_url: str
     ) -> None:

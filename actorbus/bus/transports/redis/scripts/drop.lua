@@ -8,6 +8,7 @@ local meta = tag .. ':a:' .. agent
 local got = redis.call('HMGET', meta, 'tok', 'node', 'v')
 if not got[3] then return {'OK', 0} end
 if got[1] ~= token then return {'FENCED', got[1] or ''} end
+redis.call('DEL', tag .. ':none')  -- a first write that an exhausted memory allows
 local room, left = tonumber(ARGV[4]), 0
 for level = 0, 3 do
   local list = tag .. ':i:' .. agent .. ':' .. level

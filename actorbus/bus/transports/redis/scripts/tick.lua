@@ -22,6 +22,7 @@ local function forget(id)
 end
 
 local due = redis.call('ZRANGEBYSCORE', tag .. ':due', '-inf', string.format('%.0f', now), 'LIMIT', 0, tonumber(ARGV[1]))
+if due[1] then redis.call('DEL', tag .. ':none') end  -- a first write that an exhausted memory allows
 for _, id in ipairs(due) do
   local kept = redis.call('HGET', tag .. ':dueb', id)
   local agent, level, ttl, blob = string.match(kept or '', '^(%S+) ([0-3]) (%d+) (.*)$')

@@ -6,6 +6,7 @@
 --
 -- The same word again is the same try.
 local tag, agent, token = KEYS[1], ARGV[1], ARGV[2]
+redis.call('DEL', tag .. ':none')  -- a first write that an exhausted memory allows
 local meta = tag .. ':a:' .. agent
 local got = redis.call('HMGET', meta, 'tok', 'att')
 if got[1] ~= token then return {'FENCED', got[1] or ''} end

@@ -6,6 +6,7 @@
 local dead_after, forget_after, name, token = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local layout = redis.call('HGET', meta, 'layout')
 if layout and layout ~= ARGV[5] then return {'LAYOUT', layout} end
+write_though_full()
 local holder = redis.call('HGET', names, name)
 if holder and holder ~= token then
   local silence = now - node_of(holder).stamp

@@ -19,6 +19,7 @@ for at = first, #ARGV, 4 do
   if not taken and not here then joining[#joining + 1] = at end
 end
 if #joining > 0 then
+  write_though_full()
   for at = 4, first - 1, 2 do
     if redis.call('HSETNX', tag .. ':kinds:' .. token, ARGV[at], ARGV[at + 1]) == 1 then
       log('kind', ARGV[at + 1], token .. ' ' .. ARGV[at])
