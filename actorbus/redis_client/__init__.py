@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from actorbus.redis_client.access import Access
 from actorbus.redis_client.keys import decoded, encoded
-from actorbus.redis_client.line import Line
+from actorbus.redis_client.line import Dial, Express, Line
 from actorbus.redis_client.scripts import Script, run_all
 from actorbus.redis_client.server import OLDEST, RedisServer
 from actorbus.redis_client.urls import BUS_SCHEMES, SCHEMES, Kind, checked_url, parsed, shown
-from actorbus.redis_client.wire import NOTHING, Wire
+from actorbus.redis_client.wire import NOTHING, NoSocket, Wire
 
 __all__ = [
     "BUS_SCHEMES",
@@ -26,8 +26,11 @@ __all__ = [
     "OLDEST",
     "SCHEMES",
     "Access",
+    "Dial",
+    "Express",
     "Kind",
     "Line",
+    "NoSocket",
     "RedisServer",
     "Script",
     "Wire",

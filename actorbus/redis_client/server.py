@@ -11,6 +11,7 @@ from actorbus.errors import TransportUnavailable
 from actorbus.redis_client.access import Access
 from actorbus.redis_client.line import Line
 from actorbus.redis_client.urls import Kind, address
+from actorbus.redis_client.wire import NoSocket
 from actorbus.redis_client.words import meant, without
 
 if TYPE_CHECKING:
@@ -107,10 +108,11 @@ class RedisServer:
         """A connection to write to without waiting. Whoever asked closes it.
 
         Raises:
-            TransportUnavailable: there is none: to a cluster, over TLS, without hiredis.
+            NoSocket: there can be none: to a cluster, over TLS, without hiredis.
+            TransportUnavailable: the server does not answer.
         """
         if self.kind is Kind.CLUSTER:
-            raise TransportUnavailable(f"{self.shown} is many servers")
+            raise NoSocket
         with self.errors():
             return Line(self.client.connection_pool)
 

@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import select
 import socket
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import TransportUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _READ: Final = 65_536
 NOTHING: Final[Any] = object()
 """What is not there yet."""
+
+
+class NoSocket(Exception):
+    """There is nothing that could be read or written without redis-py."""
 
 
 class Wire:
@@ -25,8 +32,8 @@ class Wire:
             redis-py must read no more from it.
 
     Raises:
-        TransportUnavailable: it has no socket of its own: over TLS, on fakeredis, without
-            hiredis or on systems without ``poll``.
+        NoSocket: nor will another one have any: over TLS, on fakeredis, without hiredis, on
+            systems without ``poll``.
     """
 
     def __init__(self, connection: Any) -> None:
@@ -36,7 +43,7 @@ class Wire:
         except ImportError:
             found = None
         if type(found) is not socket.socket or not hasattr(select, "poll"):
-            raise TransportUnavailable("its socket cannot be had")
+            raise NoSocket
         found.setblocking(False)
         self._socket = found
         self._reader = Reader(notEnoughData=NOTHING)
@@ -44,13 +51,13 @@ class Wire:
         self._poller = select.poll()
         self._poller.register(found, select.POLLIN)
 
-    def write(self, *words: Any) -> None:
-        """Write a command, without waiting.
+    def write(self, commands: Iterable[tuple[Any, ...]]) -> None:
+        """Write some commands, without waiting.
 
         Raises:
             TransportUnavailable: not all of it was taken at once.
         """
-        data = self._pack(words)
+        data = b"".join(map(self._pack, commands))
         try:
             taken = self._socket.send(data)
         except OSError as error:

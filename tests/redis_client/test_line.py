@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ import fakeredis
 import pytest
 
 from actorbus.errors import TransportUnavailable
-from actorbus.redis_client import NOTHING, Line, RedisServer, Wire
+from actorbus.redis_client import NOTHING, Dial, Express, Line, NoSocket, RedisServer, Script, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,13 +102,98 @@ def test_a_closed_line_gives_its_connection_back(server: RedisServer) -> None:
 def test_there_is_none_where_no_socket_can_be_had() -> None:
     fake = RedisServer("redis://fake", make=lambda **_: fakeredis.FakeRedis(protocol=2))
 
-    with pytest.raises(TransportUnavailable):
+    with pytest.raises(NoSocket):
         fake.line()
 
 
 def test_there_is_none_to_a_cluster() -> None:
-    with pytest.raises(TransportUnavailable, match="many servers"):
+    with pytest.raises(NoSocket):
         RedisServer("redis+cluster://localhost:1").line()
+
+
+def test_who_dials_where_no_line_can_be_had_finds_out_once() -> None:
+    made: list[object] = []
+
+    def make(**_: object) -> fakeredis.FakeRedis:
+        made.append(None)
+        return fakeredis.FakeRedis(protocol=2)
+
+    dial = Dial(RedisServer("redis://fake", make=make))
+
+    assert dial.open() is None
+    assert not dial.may_be_had
+    assert len(made) == 1
+
+
+def test_a_line_that_was_lost_may_be_had_again_a_second_later(server: RedisServer) -> None:
+    now = [100.0]
+    dial = Dial(server, monotonic=lambda: now[0])
+    first = dial.open()
+
+    dial.hang_up()
+    at_once = dial.open()
+    now[0] += 1.0
+    second = dial.open()
+
+    assert first is not None
+    assert at_once is None
+    assert second is not None
+    assert second is not first
+    dial.hang_up()
+
+
+ECHO = Script("return {KEYS[1], ARGV[1]}")
+
+
+class TestExpress:
+    def test_scripts_run_in_order_each_on_its_own(self, server: RedisServer) -> None:
+        express = Express(server)
+        ECHO(server.client, ["k"], ["loaded"])
+
+        found = express.run_all([(ECHO, ["k"], [b"\r\n", 1][at : at + 1]) for at in range(2)])
+
+        assert found == [[b"k", b"\r\n"], [b"k", b"1"]]
+        express.close()
+
+    def test_one_that_the_server_does_not_know_is_loaded(self, server: RedisServer) -> None:
+        express = Express(server)
+        server.client.script_flush()
+
+        found = [express.run_all([(ECHO, ["k"], ["a"])]) for _ in range(2)]
+
+        assert found == [[[b"k", b"a"]]] * 2
+        express.close()
+
+    def test_a_connection_that_breaks_is_another_ones_work(self, server: RedisServer) -> None:
+        express = Express(server)
+        ECHO(server.client, ["k"], ["loaded"])
+        express.run_all([(ECHO, ["k"], ["a"])])
+        line: Any = express._dial.line
+        line._connection._sock.shutdown(2)
+
+        assert express.run_all([(ECHO, ["k"], ["b"])]) == [[b"k", b"b"]]
+
+        assert express._dial.line is None
+        express.close()
+
+    def test_where_no_line_can_be_had_redis_py_runs_them(self) -> None:
+        fake = RedisServer("redis://fake", make=lambda **_: fakeredis.FakeRedis(protocol=2))
+
+        assert Express(fake).run_all([(ECHO, ["k"], ["a"])]) == [[b"k", b"a"]]
+
+    def test_two_threads_at_a_time_each_get_their_answers(self, server: RedisServer) -> None:
+        express = Express(server)
+        ECHO(server.client, ["k"], ["loaded"])
+
+        def ask(word: str) -> bool:
+            return all(
+                express.run_all([(ECHO, ["k"], [word])]) == [[b"k", word.encode()]]
+                for _ in range(300)
+            )
+
+        with ThreadPoolExecutor(4) as pool:
+            assert all(pool.map(ask, "abcd"))
+        express.close()
 
 
 def test_what_a_wire_hears_together_it_tells_one_by_one(server: RedisServer) -> None:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import TransportUnavailable
-from actorbus.redis_client import NOTHING, Wire
+from actorbus.redis_client import NOTHING, NoSocket, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,6 +113,6 @@ def _hearing(ear: Any) -> Callable[[], tuple[str | None, Any] | None]:
 
     try:
         wire = Wire(ear.connection)
-    except TransportUnavailable:
+    except NoSocket:
         return by_redis_py
     return plainly

@@ -27,14 +27,14 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
-from actorbus.redis_client import Script, decoded, encoded, run_all
+from actorbus.redis_client import Dial, Express, Script, decoded, encoded, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from redis import Redis
 
-    from actorbus.redis_client import Line, RedisServer
+    from actorbus.redis_client import RedisServer
 
 LEVELS: Final = range(4)
 ID_SIZE: Final = 16
@@ -295,6 +295,7 @@ class InboxLog:
         capacity_bytes: int = 64 * 1024 * 1024,
     ) -> None:
         self._server = server
+        self._express = Express(server)
         self._capacity = capacity
         self._capacity_bytes = capacity_bytes
         self._namespace = encoded(namespace)
@@ -374,13 +375,9 @@ class InboxLog:
                     answers[at] = shipped(loads[at], word)
         return answers
 
-    def line(self) -> Line:
-        """What ``shipping`` may be written to.
-
-        Raises:
-            TransportUnavailable: there is none, or the server did not answer.
-        """
-        return self._server.line()
+    def dial(self) -> Dial:
+        """A line that ``shipping`` may be sent on."""
+        return Dial(self._server)
 
     def shipping(self, producer: str, load: Load, *, create: bool = False) -> list[Any]:
         """The command that ``ship`` would send; ``shipped`` reads the one word of its answer."""
@@ -603,7 +600,8 @@ class InboxLog:
                     )
                     for tag, some in fetches
                 ),
-            ]
+            ],
+            express=True,
         )
         for (_, some), answers in zip(acks, told, strict=False):
             for at, answer in zip(some, answers, strict=True):
@@ -750,9 +748,12 @@ class InboxLog:
         with self._server.errors():
             return script(self._client, [tag], arguments)
 
-    def _run_all(self, calls: Sequence[tuple[Script, tuple[Any, ...]]]) -> list[Any]:
+    def _run_all(
+        self, calls: Sequence[tuple[Script, tuple[Any, ...]]], *, express: bool = False
+    ) -> list[Any]:
+        spelled = [(script, call[:1], call[1:]) for script, call in calls]
         with self._server.errors():
-            told = run_all(self._client, [(script, call[:1], call[1:]) for script, call in calls])
+            told = self._express.run_all(spelled) if express else run_all(self._client, spelled)
             for one in told:
                 if isinstance(one, Exception):
                     raise one

@@ -86,8 +86,9 @@ class Notes:
 
     def take(self, items: Sequence[Item], now: int) -> None:
         for item in items:
-            self._take(item, now)
+            # In this order: the last thing that is done is to wake who waits for an answer.
             self._consumer.done(self._name, item.id)
+            self._take(item, now)
 
     def lost(self, reading: Reading) -> None:
         """It is not there any more, or another node took this one for dead."""

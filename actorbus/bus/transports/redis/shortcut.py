@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _LARGEST: Final = 16_384
 """Bytes that fit the buffers of any kernel."""
 _ANSWERED_WITHIN: Final = 2.5
-_REST: Final = 1.0
-"""Seconds after which it is opened again, if it could not be or was lost."""
 
 
 class Shortcut:
@@ -35,9 +33,8 @@ class Shortcut:
         self._producer = producer
         self._create = create
         self._now = monotonic
-        self._line: Line | None = None
+        self._dial = log.dial()
         self._load: Load | None = None
-        self._rests_until = 0.0
         self.wanted = False
         """Whether it is closed, and somebody would have used it."""
         self.since = 0.0
@@ -49,27 +46,20 @@ class Shortcut:
         return self._load is not None
 
     def open(self) -> None:
-        """Takes round trips. What cannot be opened rests for a while."""
+        """Takes round trips."""
         self.wanted = False
-        now = self._now()
-        if self._line is not None or now < self._rests_until:
-            return
-        self._rests_until = now + _REST
-        try:
-            self._line = self._log.line()
-        except TransportUnavailable:
-            return
+        self._dial.open()
 
     def send(self, load: Load) -> bool:
         """Send one message. False: not this way, not now."""
-        line = self._line
+        line = self._dial.line
         if line is None:
-            self.wanted = self._now() >= self._rests_until
+            self.wanted = self._dial.may_be_had
             return False
         if len(load) != 1 or _size(load) > _LARGEST:
             return False
         if not line.send(*self._log.shipping(self._producer, load, create=self._create)):
-            self._line = None
+            self._dial.hang_up()
             return False
         self._load = load
         self.since = self._now()
@@ -92,27 +82,25 @@ class Shortcut:
         return self._read(lambda line: line.wait(_ANSWERED_WITHIN))
 
     def close(self) -> None:
-        line, self._line, self._load = self._line, None, None
-        if line is not None:
-            line.close()
+        self._load = None
+        self._dial.hang_up()
 
     def _read(self, read: Callable[[Line], Any]) -> Shipped | None:
-        line, load = self._line, self._load
-        if line is None or load is None:
-            raise TransportUnavailable("nothing was sent this way")
+        line, load = self._dial.line, self._load
         try:
+            if line is None or load is None:
+                raise TransportUnavailable("nothing was sent this way")
             answer = read(line)
+            if answer is None:
+                return None
+            if not isinstance(answer, list):
+                # The script is not known there, the server is none of ours any more: the long
+                # way knows what to do.
+                raise TransportUnavailable(str(answer))
         except TransportUnavailable:
-            self._line = self._load = None
-            raise
-        if answer is None:
-            return None
-        self._load = None
-        if not isinstance(answer, list):
-            # The script is not known there, the server is none of ours any more: the long way
-            # knows what to do.
             self.close()
-            raise TransportUnavailable(str(answer))
+            raise
+        self._load = None
         return shipped(load, answer[0])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,14 @@ class Way:
     @property
     def shortcut(self) -> Shortcut:
         return self.outbox._shortcut
+
+    @property
+    def line(self) -> Any:
+        return self.shortcut._dial.line
+
+    def break_line(self) -> None:
+        if self.line is not None:
+            self.line._connection._sock.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -167,6 +176,8 @@ def test_reading_for_new_agents_asks_the_server_nothing(
     monkeypatch.setattr(log, "exchange", count_and_exchange)
     consumer = Consumer(log, server, "n1")
     consumer.start()
+    bell = log.bell(log.tags[0], "n1")
+    wait_until(lambda: server.client.pubsub_numsub(bell)[0][1] == 1)  # then it asks for all it has
 
     agents = [own(log, consumer, f"a{number}") for number in range(100)]
     way.send("a50", "hello")
@@ -497,8 +508,8 @@ class TestWhatIsSentAtOnce:
         agent = own(log, consumer)
         way.send_at_once("a", "first")
         assert agent.has(1)
-        wait_until(lambda: way.shortcut._line is not None or not way.shortcut.wanted)
-        if way.shortcut._line is None:
+        wait_until(lambda: not way.shortcut.wanted)
+        if way.line is None:
             pytest.skip("no short cut on fakeredis")
         monkeypatch.setattr(log, "ship", None)
 
@@ -533,8 +544,8 @@ class TestWhatIsSentAtOnce:
         agent = own(log, consumer)
         for count in range(1, 30):
             way.send_at_once("a", str(count))
-            if count % 7 == 0 and way.shortcut._line is not None:
-                way.shortcut._line._connection._sock.shutdown(2)
+            if count % 7 == 0:
+                way.break_line()
 
         assert agent.has(29)
         assert agent.found == [str(count) for count in range(1, 30)]
@@ -550,8 +561,7 @@ class TestWhatIsSentAtOnce:
 
         way.send_at_once("a", "2")
         assert agent.has(2)
-        if way.shortcut._line is not None:
-            way.shortcut._line._connection._sock.shutdown(2)
+        way.break_line()
         way.send_at_once("a", "3")
 
         assert agent.has(3)

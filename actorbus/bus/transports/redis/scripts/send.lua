@@ -49,23 +49,18 @@ local function known(word, count, first, base)
 end
 
 -- Ring with messages: a line of words, the id of what is before them, and they themselves.
-local function ring_with(owner, agent, level, last, length, ...)
-  local meta = tag .. ':a:' .. agent
-  local got = redis.call('HMGET', meta, 'tok', 'h' .. level)
-  local tail = tonumber(got[2] or 0) + length
+local function ring_with(owner, agent, token, level, position, last, ...)
   local items = {...}
-  local words = {'in', agent, got[1], level, number(tail - #items), number(now)}
+  local words = {'in', agent, token, level, number(position), number(now)}
   for _, item in ipairs(items) do words[#words + 1] = #item end
   local before = last and string.sub(last, 15, 30) or NO_ID
-  local line = table.concat(words, ' ') .. '\n'
-  redis.call('PUBLISH', tag .. ':bell:' .. owner, line .. before .. table.concat(items))
-  redis.call('HSET', meta, 'hw' .. level, number(tail))
+  redis.call('PUBLISH', tag .. ':bell:' .. owner, table.concat(words, ' ') .. '\n' .. before .. table.concat(items))
 end
 
 local function give(agent, count, first, base, plan, at)
   local meta, field = tag .. ':a:' .. agent, 'p:' .. producer
   local got = redis.call('HMGET', meta, field, 'depth', 'node', 'bytes', 'cap', 'capb', 'v', 'end', 'ovf',
-    'seen')
+    'seen', 'tok', 'h0', 'h1', 'h2', 'h3')
   local before, why = known(got[1], count, first, base)
   if before == count then return before end  -- also where the agent has ended since
   -- 1: it ended. 0 to who has sent before: the server lost what it knew.
@@ -75,6 +70,7 @@ local function give(agent, count, first, base, plan, at)
   local depth, bytes = tonumber(got[2] or 0), tonumber(got[4] or 0)
   local cap, capb = tonumber(got[5] or ARGV[2]), tonumber(got[6] or ARGV[3])
   local owner, taken, waits, along = got[3] or '', before, false, false
+  local changed = {}
   -- Whether there is room for one more, and then it has it. URGENT ones find a tenth more.
   local function enters(level, size)
     local more = level == '0' and 1.1 or 1
@@ -90,9 +86,13 @@ local function give(agent, count, first, base, plan, at)
     local list, last = tag .. ':i:' .. agent .. ':' .. level, nil
     along = got[10] and owner ~= '' and taken - before <= MOST_ALONG and depth <= MOST_DEPTH
       and bytes - tonumber(got[4] or 0) <= MOST_BYTES
-    if along then last = redis.call('LINDEX', list, -1) end
-    local length = redis.call('RPUSH', list, ...)
-    if along then ring_with(owner, agent, level, last, length, ...) end
+    if along and got[2] and got[2] ~= '0' then last = redis.call('LINDEX', list, -1) end
+    local tail = tonumber(got[12 + level] or 0) + redis.call('RPUSH', list, ...)
+    if along then
+      ring_with(owner, agent, got[11], level, tail - select('#', ...), last, ...)
+      changed[#changed + 1] = 'hw' .. level
+      changed[#changed + 1] = number(tail)
+    end
     waits = true
   end
 
@@ -123,7 +123,8 @@ local function give(agent, count, first, base, plan, at)
   if taken == before then return taken, why end
   if not got[1] and redis.call('HLEN', meta) > 64 then forget_old_producers(meta) end
   redis.call('HSET', meta, 'v', '1', 'depth', number(depth), 'bytes', number(bytes),
-    field, number(first + taken - 1) .. ' ' .. number(now))
+    field, number(first + taken - 1) .. ' ' .. number(now),
+    unpack(changed))
   if waits then
     if owner == '' then owner = '-' end
     local first = redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1
