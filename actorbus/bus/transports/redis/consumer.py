@@ -80,6 +80,7 @@ class Consumer:
         failed: called with what went wrong, when Redis is away; it goes on trying.
         unowned: called when an agent that nobody owns has messages.
         due: called when a message is put off until sooner than those before it.
+        broke: called when the server cannot be heard any more, and each time that it still cannot.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Consumer:
         failed: Callable[[TransportUnavailable], object] = lambda _: None,
         unowned: Callable[[], object] = lambda: None,
         due: Callable[[], object] = lambda: None,
+        broke: Callable[[], object] = lambda: None,
         bells: bool = True,
     ) -> None:
         self._log = log
@@ -139,6 +141,7 @@ class Consumer:
             channels=self._channels,
             back=self._ask_for_all,
             rang=self._heard,
+            broke=broke,
         )
 
     def start(self) -> None:

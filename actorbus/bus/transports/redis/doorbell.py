@@ -30,6 +30,7 @@ class Doorbell:
         channels: names them, each time that it begins to hear.
         back: called when it hears (again): what rang before that was not heard.
         rang: called with channel and data of what came; no channel: a sign of life.
+        broke: called when it cannot hear any more, and each time that it still cannot.
     """
 
     def __init__(
@@ -40,11 +41,13 @@ class Doorbell:
         channels: Callable[[], Sequence[str]],
         back: Callable[[], object],
         rang: Callable[[str | None, Any], object],
+        broke: Callable[[], object] = lambda: None,
     ) -> None:
         self._server = server
         self._channels = channels
         self._back = back
         self._rang = rang
+        self._broke = broke
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -67,6 +70,7 @@ class Doorbell:
                 with self._server.errors():
                     self._hear()
             except TransportUnavailable:
+                self._broke()
                 pause = min(max(_FIRST_PAUSE, 2 * pause), _LONGEST_PAUSE)
                 self._closing.wait(random.uniform(0, pause))
             else:

@@ -24,7 +24,7 @@ _PER_LANE: Final = 100
 """Messages of one lane in a batch, so that no recipient holds up the others."""
 _REMEMBERED: Final = 600.0
 """Seconds for which the server knows what it had of us for an agent that is gone."""
-_REDISCOVERY: Final = 10.0
+REDISCOVERY: Final = 10.0
 """Seconds that owners have to come back to a server that lost everything."""
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
@@ -141,6 +141,8 @@ class Lanes:
         self._batch: list[_Lane] = []
         self.waiting = 0
         """Messages that are not accepted yet."""
+        self.doubts_until = 0.0
+        """Until when an agent that the server does not know may be one that it has lost."""
 
     def add(self, parcel: Parcel) -> None:
         """Send `parcel` after all before it to the same agent."""
@@ -225,11 +227,15 @@ class Lanes:
 
     def _may_come_back(self, lane: _Lane, answer: Sent, now: float) -> bool:
         """Whether the server has forgotten an agent that it knew: its owner says so soon."""
-        if answer.number or not lane.accepted:
+        if answer.number:
+            return False
+        if now < self.doubts_until:
+            return True
+        if not lane.accepted:
             return False
         if lane.missing_since is None:
             lane.missing_since = now
-        return now - lane.missing_since < _REDISCOVERY
+        return now - lane.missing_since < REDISCOVERY
 
     def _take(self, lane: _Lane) -> Parcel:
         self.waiting -= 1

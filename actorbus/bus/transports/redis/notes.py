@@ -75,6 +75,14 @@ class Notes:
         )
         self._consumer.read(self._ownership, self, most=_IN_HAND, after=after)
 
+    def is_there(self) -> bool:
+        """Whether the server knows it (still).
+
+        Raises:
+            TransportUnavailable: the server did not answer.
+        """
+        return self._log.known([self._name]) != [None]
+
     def close(self) -> None:
         """
         Raises:

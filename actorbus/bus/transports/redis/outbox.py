@@ -149,6 +149,14 @@ class Outbox:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
 
+    def doubt(self, seconds: float) -> None:
+        """For so long, an agent that the server does not know may be one that it has lost."""
+        self._lanes.doubts_until = self._now() + seconds
+
+    @property
+    def doubts(self) -> bool:
+        return self._now() < self._lanes.doubts_until
+
     @property
     def waiting(self) -> int:
         """Messages that are not accepted yet."""

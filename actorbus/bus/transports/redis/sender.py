@@ -174,6 +174,15 @@ class Sender:
         name, blob = self._mail.pack_event(message)
         return None if self._put(name, message, blob, None) else self._has_no_room()
 
+    def doubt(self, seconds: float) -> None:
+        """For so long, wait for agents that the server does not know: it may have lost them."""
+        self._outbox.doubt(seconds)
+
+    @property
+    def doubts(self) -> bool:
+        """Whether the server may have lost agents that will be there again."""
+        return self._outbox.doubts
+
     def when_room(self, waiter: Callable[[], object]) -> bool:
         return self._outbox.when_room(waiter)
 

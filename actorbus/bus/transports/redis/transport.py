@@ -21,6 +21,7 @@ here).
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -38,6 +39,7 @@ from actorbus.bus.transports.redis.entrance import Entrance, Entrances, LogEntra
 from actorbus.bus.transports.redis.errands import Errands
 from actorbus.bus.transports.redis.events import Events
 from actorbus.bus.transports.redis.keeper import Keeper
+from actorbus.bus.transports.redis.lanes import REDISCOVERY
 from actorbus.bus.transports.redis.letters import is_notes
 from actorbus.bus.transports.redis.log import Fenced, InboxLog, OwnedBy, Terms
 from actorbus.bus.transports.redis.mail import Mail
@@ -215,6 +217,7 @@ class RedisTransport:
             failed=trouble.report,
             unowned=keeper.hurry,
             due=keeper.hurry,
+            broke=self._lost_contact,
         )
         self._burials = Burials(
             log,
@@ -391,7 +394,9 @@ class RedisTransport:
         found = self._entrances.get(name)
         if found is not None or self._stays.is_dead(name):
             return found
-        if self._home is None or self.log.known([name])[0] is None:
+        if self._home is None:
+            return None
+        if self.log.known([name])[0] is None and not self._sender.doubts:
             return None
         return self._entrances.learn(name)
 
@@ -459,7 +464,17 @@ class RedisTransport:
         self._entrances.forget(agent)
         self._topics.lost([agent])
 
+    def _lost_contact(self) -> None:
+        """Nobody knows what the server will know once it is back."""
+        if not self._sender.doubts:
+            self._sender.doubt(math.inf)
+            self._errands.put(self._see_if_known, None)
+
+    def _see_if_known(self, _: list[None]) -> None:
+        self._sender.doubt(0.0 if self._notes.is_there() else REDISCOVERY)
+
     def _offer_again(self) -> None:
+        self._sender.doubt(REDISCOVERY)
         check_in(self._server, self._namespace, len(self.log.tags))
         for name, terms in self._offered.copy().items():
             self.log.offer(name, terms)

@@ -173,6 +173,27 @@ class TestRefusals:
         assert at_first == []
         assert [type(one).__name__ for one in then] == ["Refused"]
 
+    def test_a_first_message_waits_while_the_server_may_have_lost_its_agent(self) -> None:
+        lanes = lanes_with("1")
+        lanes.doubts_until = 5.0
+        lanes.next_batch(0.0, 10)
+
+        at_first = lanes.answered([refused(Taken.NO_AGENT)], 0.0)
+        lanes.next_batch(6.0, 10)
+        then = lanes.answered([refused(Taken.NO_AGENT)], 6.0)
+
+        assert at_first == []
+        assert [type(one).__name__ for one in then] == ["Refused"]
+
+    def test_one_that_has_ended_is_not_waited_for(self) -> None:
+        lanes = lanes_with("1")
+        lanes.doubts_until = 5.0
+        lanes.next_batch(0.0, 10)
+
+        (news,) = lanes.answered([refused(Taken.NO_AGENT, 1)], 0.0)
+
+        assert type(news).__name__ == "Refused"
+
 
 class TestLostTails:
     def test_what_the_server_lost_goes_again_before_the_rest(self) -> None:

@@ -1289,6 +1289,48 @@ class TestLife:
         assert took < 5.0
         assert node.spawn(Clerk).ask("a").get(DEADLINE) == "A"
 
+    def test_the_first_message_to_an_agent_waits_for_it_where_the_server_forgot_everything(
+        self, start_redis: Callable[..., RedisProcess], gate: Gate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        server = start_redis()
+        with ExitStack() as stack:
+            deployment = Deployment(server.url, stack)
+            here, there = deployment.pair()
+            there.spawn(Clerk, name="clerk")
+            owner: Any = there.bus.transport
+            acquire = owner.log.acquire
+
+            def acquire_later(*args: Any, **how: Any) -> Any:
+                gate.opened.wait(DEADLINE)
+                return acquire(*args, **how)
+
+            monkeypatch.setattr(owner.log, "acquire", acquire_later)
+            sender: Any = here.bus.transport
+            server.kill()
+            until(lambda: sender._sender.doubts)
+            server.start()
+
+            asked = here.ask("clerk", "a")
+            until(sender._sender._outbox._lanes.wakes_at)
+            gate.opened.set()
+
+            assert asked.get(DEADLINE) == "A"
+
+    def test_a_name_that_nobody_has_is_an_error_again_soon_after_the_server_is_back(
+        self, crashing: tuple[Deployment, RedisProcess]
+    ) -> None:
+        deployment, server = crashing
+        node = deployment.start("node")
+        transport: Any = node.bus.transport
+        server.kill()
+        until(lambda: transport._sender.doubts)
+
+        server.start()
+        until(lambda: not transport._sender.doubts)
+
+        with pytest.raises(UnknownRecipient):
+            node.tell("nobody", "a")
+
     def test_a_node_starts_on_a_full_server_and_runs_agents_once_there_is_room(
         self, start_redis: Callable[..., RedisProcess]
     ) -> None:
