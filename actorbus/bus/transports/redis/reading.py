@@ -100,7 +100,7 @@ class Reading:
     @property
     def enough(self) -> int:
         """Done messages that are acknowledged at once: it has the other half meanwhile."""
-        return max(1, self._most[0] // 2)
+        return max(1, min(self._most[0] // 2, 32))
 
     @property
     def in_hand(self) -> int:

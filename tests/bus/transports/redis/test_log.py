@@ -711,9 +711,9 @@ class TestBells:
         self, log: InboxLog, ear: Ear, much: str
     ) -> None:
         owner = log.acquire("counter", "n1", ttl=TTL)
-        count = 20 if much == "behind" else 1
+        count = 64 if much == "behind" else 1
         log.send("p", [message(1 + number) for number in range(count)])
-        log.fetch(owner, START)
+        log.fetch(owner, START, count=100)
         ear.rung()
         some = [message(count + 1 + number) for number in range(9 if much == "many" else 1)]
         if much == "large":

@@ -20,7 +20,7 @@ local tag, producer, create = KEYS[1], ARGV[1], ARGV[4] == '1'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local answers, rung, due_sooner = {}, {}, false
-local MOST_ALONG, MOST_BYTES, MOST_DEPTH, NO_ID = 8, 8192, 16, string.rep('\0', 16)
+local MOST_ALONG, MOST_BYTES, MOST_DEPTH, NO_ID = 8, 8192, 64, string.rep('\0', 16)
 
 local function number(value) return string.format('%.0f', value) end
 
