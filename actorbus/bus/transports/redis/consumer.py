@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
 from actorbus.bus.transports.redis.doorbell import Doorbell
-from actorbus.bus.transports.redis.log import Fenced, Letter, Reset, read_along
+from actorbus.bus.transports.redis.log import Fenced, Letter, Reset, Wanted, read_along
 from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 from actorbus.errors import TransportUnavailable
 from actorbus.message import Reason
@@ -48,6 +48,8 @@ _DEADLY: Final = 3
 """Owners that die of a message before it is given up."""
 _SWEEP: Final = 1.0
 _WINDOW: Final = 64
+_URGENT: Final = 8
+"""URGENT messages that wait, up to which more are fetched where there is no room for others."""
 _AT_ONCE: Final = 64
 _TRIED_AT_ONCE: Final = 250
 _LONGEST_PAUSE: Final = 1.0
@@ -111,6 +113,8 @@ class Consumer:
         self._readings: dict[str, tuple[Reading, Recipient]] = {}
         self._hungry: dict[str, None] = {}
         """Agents that may have messages to fetch."""
+        self._urgent: dict[str, None] = {}
+        """Agents that may have URGENT ones, which are fetched where there is no room for others."""
         self._early: set[str] = set()
         """Agents that have had messages since the last sweep, and are not read for yet."""
         self._suspects: dict[str, None] = {}
@@ -285,7 +289,8 @@ class Consumer:
         with self._changed:
             self._has_timer = bool(self._owing)
             self._asleep = True  # before it looks: who ends something looks at it after that
-            if not (self._closing or self._rung or self._over or self._wanted()):
+            busy = self._closing or self._rung or self._over or self._urgent
+            if not (busy or self._wanted()):
                 now = time.monotonic()
                 for since in self._owing.values():
                     soon = since + _ACK_SOON
@@ -308,7 +313,7 @@ class Consumer:
             self._early.update(one for one in ready if one not in self._readings)
             for agent in ready:
                 if agent in self._readings:
-                    self._hungry[agent] = None
+                    self._hungry[agent] = self._urgent[agent] = None
             for agent, (reading, _) in self._readings.items():
                 if reading.owes_a_fetch:
                     self._hungry[agent] = None
@@ -323,12 +328,11 @@ class Consumer:
                 return False
         freed, found = self._log.exchange(
             [done for _, _, done in due],
-            [(reading.ownership, cursors) for reading, _, cursors in wanted],
-            count=self._window,
+            [one for _, _, one in wanted],
         )
         with self._handing:
             self._acknowledged(due, freed)
-            for (reading, recipient, cursors), one in zip(wanted, found, strict=True):
+            for (reading, recipient, (_, cursors, _)), one in zip(wanted, found, strict=True):
                 self._fetched(reading, recipient, cursors, one)
         return True
 
@@ -341,14 +345,21 @@ class Consumer:
             if reading.done(message_id, letter):
                 self._owing.setdefault(reading.ownership.agent, now)
 
-    def _to_fetch(self) -> list[tuple[Reading, Recipient, Cursors]]:
+    def _to_fetch(self) -> list[tuple[Reading, Recipient, Wanted]]:
+        # Taken out before it is fetched, not after: a bell that rings meanwhile means more.
+        counts = dict.fromkeys(self._wanted()[:_AT_ONCE], self._window)
+        for agent in counts:
+            del self._hungry[agent]
+        for agent in list(self._urgent)[:_AT_ONCE]:
+            del self._urgent[agent]
+            found = self._readings.get(agent)
+            if found is not None and not self._has_room(agent) and found[0].urgent <= _URGENT:
+                counts[agent] = 0
         chosen = []
-        for agent in self._wanted()[:_AT_ONCE]:
+        for agent, count in counts.items():
             reading, recipient = self._readings[agent]
             reading.owes_a_fetch = True
-            # Before it is fetched, not after: a bell that rings meanwhile means more.
-            del self._hungry[agent]
-            chosen.append((reading, recipient, reading.cursors))
+            chosen.append((reading, recipient, Wanted(reading.ownership, reading.cursors, count)))
         return chosen
 
     def _due(self) -> list[tuple[Reading, Recipient, Done]]:
@@ -504,6 +515,7 @@ class Consumer:
         self._readings.pop(agent, None)
         self._suspects.pop(agent, None)
         self._hungry.pop(agent, None)
+        self._urgent.pop(agent, None)
         self._owing.pop(agent, None)
 
     # -- the bell
@@ -553,7 +565,7 @@ class Consumer:
 
     def _look_at(self, agent: str) -> None:
         if agent in self._readings:
-            self._hungry[agent] = None
+            self._hungry[agent] = self._urgent[agent] = None
         else:
             self._early.add(agent)
 

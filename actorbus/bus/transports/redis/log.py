@@ -219,6 +219,14 @@ class Done(NamedTuple):
     """Bytes that this frees on each level, from the heads of `ownership` on; None: count them."""
 
 
+class Wanted(NamedTuple):
+    """The next messages of an agent from `cursors` on: at most so many; 0: a few URGENT ones."""
+
+    ownership: Ownership
+    cursors: Cursors
+    most: int = 64
+
+
 @dataclass(frozen=True, slots=True)
 class Ownership:
     """An agent is ours, until somebody has a newer token."""
@@ -546,7 +554,8 @@ class InboxLog:
         Raises:
             Fenced, Reset: see there.
         """
-        _, (found,) = self.exchange([], [(ownership, cursors)], count=count, size=size)
+        wanted = Wanted(ownership, cursors, min(count, MOST_AT_ONCE))
+        _, (found,) = self.exchange([], [wanted], size=size)
         if isinstance(found, Fetched):
             return found
         raise found
@@ -567,9 +576,8 @@ class InboxLog:
     def exchange(
         self,
         done: Sequence[Done],
-        wanted: Sequence[tuple[Ownership, Cursors]],
+        wanted: Sequence[Wanted],
         *,
-        count: int = 64,
         size: int = 1 << 20,
     ) -> tuple[list[int | Fenced | Reset], list[Fetched | Fenced | Reset]]:
         """``acknowledge`` and then ``fetch`` for many agents in one round trip.
@@ -580,7 +588,7 @@ class InboxLog:
         freed: list[Any] = [None] * len(done)
         found: list[Any] = [None] * len(wanted)
         acks = self._parts([one.ownership for one in done])
-        fetches = self._parts([one for one, _ in wanted])
+        fetches = self._parts([one.ownership for one in wanted])
         told = self._run_all(
             [
                 *(
@@ -592,10 +600,9 @@ class InboxLog:
                         self._fetch,
                         (
                             tag,
-                            min(count, MOST_AT_ONCE),
                             size,
                             _FETCHED_AT_ONCE,
-                            *chain.from_iterable(_fetching(*wanted[at]) for at in some),
+                            *chain.from_iterable(_fetching(wanted[at]) for at in some),
                         ),
                     )
                     for tag, some in fetches
@@ -609,7 +616,7 @@ class InboxLog:
         for (_, some), (now, *answers) in zip(fetches, told[len(acks) :], strict=True):
             for at, answer in zip(some, answers, strict=True):
                 found[at] = _caught(
-                    partial(_fetched, wanted[at][1], int(now)), wanted[at][0], answer
+                    partial(_fetched, wanted[at].cursors, int(now)), wanted[at].ownership, answer
                 )
         return freed, found
 
@@ -901,9 +908,9 @@ def _acking(done: Done) -> list[Any]:
     return words
 
 
-def _fetching(ownership: Ownership, cursors: Cursors) -> tuple[Any, ...]:
-    a, b, c, d = cursors
-    return (encoded(ownership.agent), ownership.token, *a, *b, *c, *d)
+def _fetching(wanted: Wanted) -> tuple[Any, ...]:
+    ownership, (a, b, c, d), most = wanted
+    return (encoded(ownership.agent), ownership.token, most, *a, *b, *c, *d)
 
 
 def _check_owner(ownership: Ownership, told: Sequence[Any]) -> None:

@@ -112,6 +112,11 @@ class Reading:
         """Messages that are fetched and not handed out."""
         return sum(map(len, self._waiting))
 
+    @property
+    def urgent(self) -> int:
+        """Those of them that are URGENT."""
+        return len(self._waiting[0])
+
     def fetched(self, found: Iterable[Unread | Item], unseen: int) -> None:
         """Take what was fetched, but for what is known already."""
         self.unseen = unseen

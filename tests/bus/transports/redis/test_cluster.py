@@ -19,6 +19,7 @@ from actorbus.bus.transports.redis.log import (
     OwnedBy,
     Sent,
     Taken,
+    Wanted,
 )
 from actorbus.errors import TransportUnavailable
 from actorbus.redis_client import RedisServer, Script, run_all
@@ -66,7 +67,7 @@ def after(found: Any) -> Cursors:
 
 
 def fetch_all(log: InboxLog, owners: Sequence[Any]) -> list[Fetched]:
-    return log.exchange([], [(one, START) for one in owners])[1]  # type: ignore[return-value]
+    return log.exchange([], [Wanted(one, START) for one in owners])[1]  # type: ignore[return-value]
 
 
 def test_messages_to_agents_everywhere_go_through_one_call_each(log: InboxLog) -> None:

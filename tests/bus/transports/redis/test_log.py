@@ -15,6 +15,7 @@ from actorbus.bus.transports.redis.log import (
     Cursors,
     Done,
     Fenced,
+    Fetched,
     InboxLog,
     Item,
     Known,
@@ -26,6 +27,7 @@ from actorbus.bus.transports.redis.log import (
     Sent,
     Taken,
     Terms,
+    Wanted,
     read_along,
 )
 
@@ -184,7 +186,7 @@ class TestSending:
 
         assert log.send("p", [message(1, name) for name in names]) == [OK] * 40
 
-        _, found = log.exchange([], [(owner, START) for owner in owners])
+        _, found = log.exchange([], [Wanted(owner, START) for owner in owners])
         assert [blobs(one.items) for one in found if not isinstance(one, Exception)] == [
             [f"{name} 2 1"] for name in names
         ]
@@ -291,7 +293,7 @@ class TestAcknowledging:
 
         freed, rest = log.exchange(
             [Done(one, after(items)) for one, items in zip(mine, found, strict=True)],
-            [(one, after(items)) for one, items in zip(mine, found, strict=True)],
+            [Wanted(one, after(items)) for one, items in zip(mine, found, strict=True)],
         )
 
         assert isinstance(freed[0], Fenced)
@@ -299,6 +301,38 @@ class TestAcknowledging:
         assert isinstance(rest[0], Fenced)
         assert not isinstance(rest[1], Exception)
         assert rest[1].items == ()
+
+
+class TestUrgentAlone:
+    def test_few_come_and_nothing_else_does(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(number, level=number % 2) for number in range(1, 13)])
+
+        _, (found,) = log.exchange([], [Wanted(owner, START, 0)])
+
+        assert isinstance(found, Fetched)
+        assert [(one.level, one.position) for one in found.items] == [(0, at) for at in range(4)]
+        assert found.unseen == 8
+        assert log.ready("n1") == ["counter"]
+
+    def test_it_rings_though_other_messages_wait_that_nobody_fetched(
+        self, log: InboxLog, server: RedisServer
+    ) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1), message(2)])
+        log.fetch(owner, START, count=1)
+
+        rung = []
+        for number, level in ((3, 2), (4, 0)):
+            client: Any = server.client
+            ear = client.pubsub()
+            ear.subscribe(log.bell(log.tags[0], "n1"))
+            assert ear.get_message(timeout=1.0)["type"] == "subscribe"
+            log.send("p", [message(number, level=level)])
+            rung.append(ear.get_message(timeout=0.2) is not None)
+            ear.close()
+
+        assert rung == [False, True]
 
 
 class TestTrying:

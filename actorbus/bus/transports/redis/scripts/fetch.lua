@@ -1,8 +1,9 @@
 -- FETCH: what owners have not seen yet. A read: the same call gives the same again.
 --
 -- KEYS[1]  the partition's tag
--- ARGV     how many messages of an agent, of how many bytes; how many bytes in all; then for each
---          agent: itself, its token, and for levels 0 to 3: cursor, id of the item before it
+-- ARGV     how many bytes of an agent; how many in all; then for each agent: itself, its token,
+--          how many messages (0: only of level 0, and few), and for levels 0 to 3: cursor, id of the
+--          item before it
 -- Returns  now in ms, and for each agent
 --          {'OK', unseen, {item, ...} a level}, of each level from its cursor on
 --          {'FENCED', token}        another owner's
@@ -10,11 +11,12 @@
 --
 -- What is too much is not seen: at least one comes if any waits, but those after that which has
 -- filled what may come in all get none.
-local tag, most, room = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[3])
+local tag, room = KEYS[1], tonumber(ARGV[2])
+local FEW = 4
 redis.call('DEL', tag .. ':none')  -- a first write that an exhausted memory allows
 
-local function fetch(agent, token, at)
-  local left, bytes = most, math.min(tonumber(ARGV[2]), room)
+local function fetch(agent, token, most, at)
+  local left, bytes = most > 0 and most or FEW, math.min(tonumber(ARGV[1]), room)
   local meta, inbox = tag .. ':a:' .. agent, tag .. ':i:' .. agent .. ':'
   local got = redis.call('HMGET', meta, 'tok', 'h0', 'h1', 'h2', 'h3', 'node')
   if got[1] ~= token then return {'FENCED', got[1] or ''} end
@@ -49,6 +51,7 @@ local function fetch(agent, token, at)
     local more = math.max(0, math.min(spare, tails[level] - cursors[level] - quota[level]))
     quota[level], spare = quota[level] + more, spare - more
   end
+  if most == 0 then quota = {[0] = math.min(left, tails[0] - cursors[0]), 0, 0, 0} end
 
   local found, seen, taken = {}, {}, 0
   for level = 0, 3 do
@@ -86,7 +89,7 @@ end
 
 local time = redis.call('TIME')
 local answers = {string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))}
-for at = 4, #ARGV, 10 do
-  answers[#answers + 1] = fetch(ARGV[at], ARGV[at + 1], at + 2)
+for at = 3, #ARGV, 11 do
+  answers[#answers + 1] = fetch(ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), at + 3)
 end
 return answers

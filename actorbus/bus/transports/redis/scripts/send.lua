@@ -69,7 +69,7 @@ local function give(agent, count, first, base, plan, at)
 
   local depth, bytes = tonumber(got[2] or 0), tonumber(got[4] or 0)
   local cap, capb = tonumber(got[5] or ARGV[2]), tonumber(got[6] or ARGV[3])
-  local owner, taken, waits, along = got[3] or '', before, false, false
+  local owner, taken, waits, along, urgent = got[3] or '', before, false, false, false
   local changed = {}
   -- Whether there is room for one more, and then it has it. URGENT ones find a tenth more.
   local function enters(level, size)
@@ -93,7 +93,7 @@ local function give(agent, count, first, base, plan, at)
       changed[#changed + 1] = 'hw' .. level
       changed[#changed + 1] = number(tail)
     end
-    waits = true
+    waits, urgent = true, urgent or level == '0'
   end
 
   if plan ~= '-' then
@@ -130,7 +130,8 @@ local function give(agent, count, first, base, plan, at)
     local first = redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1
     if not along then
       if got[10] then redis.call('HDEL', meta, 'seen') end
-      if first or got[10] then rung[owner] = (rung[owner] or '') .. ' ' .. agent end
+      -- Who has fetched enough for now looks for what is urgent all the same.
+      if first or got[10] or urgent then rung[owner] = (rung[owner] or '') .. ' ' .. agent end
     end
   end
   return taken, why
