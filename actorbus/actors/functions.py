@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from actorbus.actors.agent import Agent, add_proxy_handlers, check_dispatcher
 from actorbus.actors.handlers import HandlerTable, defining_namespace, describe
-from actorbus.errors import InvalidHandler
+from actorbus.errors import InvalidHandler, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="Callable[..., Any]")
 
 _CLASS: Final = "__actorbus_agent__"
+
+_ATTRIBUTES: Final = (
+    "capabilities",
+    "subscriptions",
+    "mailbox",
+    "supervision",
+    "dispatcher",
+    "concurrency",
+    "failover",
+)
 
 
 @overload
@@ -47,8 +57,15 @@ def agent(function: Any = None, /, **attributes: Any) -> Any:
     keywords are the class attributes of ``Agent``.
 
     Raises:
-        InvalidHandler: the hint is missing or cannot be resolved.
+        InvalidHandler: the hint is missing or cannot be resolved, there is no such attribute, or
+            it is no function.
     """
+    for name in attributes:
+        if name not in _ATTRIBUTES:
+            raise InvalidHandler(
+                f"@agent takes no {name!r}.{did_you_mean(name, _ATTRIBUTES)}"
+                f" Known: {', '.join(_ATTRIBUTES)}."
+            )
     namespace = defining_namespace(2)
     given = {name: value for name, value in attributes.items() if value is not None}
 
@@ -89,6 +106,11 @@ def is_agent(value: object) -> bool:
 def _class_of(
     function: Callable[..., Any], attributes: dict[str, Any], namespace: dict[str, Any]
 ) -> type[Agent]:
+    if isinstance(function, type) or not callable(function) or not hasattr(function, "__name__"):
+        raise InvalidHandler(
+            f"@agent stands over a function with a type hint, not {function!r};"
+            " a class becomes an agent as a subclass of Agent"
+        )
     name = function.__name__
     handler = describe("", name, function, namespace, skip=0)
 

@@ -203,9 +203,35 @@ def _of_a_word() -> Callable[..., Any]:
     return pol
 
 
+def _misspelt() -> Callable[..., Any]:
+    misspelt: Any = {"capabilties": ("shout",)}
+
+    @agent(**misspelt)
+    def shout(text: str) -> str:
+        return text
+
+    return shout
+
+
+def _of_a_string() -> Any:
+    name: Any = "shout"
+    return agent(name)
+
+
+def _of_a_class() -> type[Any]:
+    @agent
+    class Shouter:
+        """Should have been a subclass of Agent."""
+
+    return Shouter
+
+
 @pytest.mark.parametrize(
     ("define", "error"),
     [
+        (_misspelt, "no 'capabilties'. Did you mean 'capabilities'"),
+        (_of_a_string, "stands over a function with a type hint, not 'shout'"),
+        (_of_a_class, "a subclass of Agent"),
         (_no_hint, "has no type hint"),
         (_concurrent, "needs `async def`"),
         (_async_on_a_thread, "leave out dispatcher='thread'"),
