@@ -7,11 +7,12 @@ live agent at that moment.
 
 from __future__ import annotations
 
+import inspect
 import random
 import threading
 from typing import TYPE_CHECKING, Final
 
-from actorbus.errors import NoProvider, TransportUnavailable
+from actorbus.errors import InvalidArgument, NoProvider, TransportUnavailable
 from actorbus.message import check_name
 from actorbus.registry.entry import AgentStatus, Entry, capability_names, describe, statuses
 from actorbus.registry.liveness import changed, judge, next_look
@@ -110,7 +111,12 @@ class Registry:
 
         In order, one at a time. A watcher more than ``watch_backlog`` changes behind gets one
         ``RegistryLagged`` in their place. A callback that raises is reported and kept.
+
+        Raises:
+            InvalidArgument: it is no function, or an `async def`, which nobody here would await.
         """
+        if not callable(callback) or inspect.iscoroutinefunction(callback):
+            raise InvalidArgument("a watcher", callback, "it must be a plain function")
         watch = Watch(
             callback,
             post=self._post,

@@ -463,6 +463,17 @@ def test_a_cancelled_watch_hears_nothing_and_others_go_on(world: World) -> None:
     assert second == [("joined", "counter")]
 
 
+async def hear_later(_: object) -> None: ...
+
+
+@pytest.mark.parametrize("watcher", [5, None, hear_later])
+def test_a_watcher_that_cannot_be_called_back_is_refused(world: World, watcher: Any) -> None:
+    with pytest.raises(
+        InvalidArgument, match=r"a watcher cannot be .*: it must be a plain function"
+    ):
+        world.node("a").watch(watcher)
+
+
 def test_a_registry_that_nobody_watches_listens_to_nothing(world: World) -> None:
     registry = world.node("a")
 
