@@ -29,6 +29,7 @@ from actorbus.redis_client import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
 
     from actorbus.bus.transports.redis.log import (
         Along,
@@ -82,6 +83,7 @@ class Consumer:
         failed: called with what went wrong, when Redis is away; it goes on trying.
         unowned: called when an agent that nobody owns has messages.
         due: called when a message is put off until sooner than those before it.
+        together: entered while messages are handed to many agents.
         broke: called when the server cannot be heard any more, and each time that it still cannot.
     """
 
@@ -96,6 +98,7 @@ class Consumer:
         failed: Callable[[TransportUnavailable], object] = lambda _: None,
         unowned: Callable[[], object] = lambda: None,
         due: Callable[[], object] = lambda: None,
+        together: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
         broke: Callable[[], object] = lambda: None,
         bells: bool = True,
     ) -> None:
@@ -106,6 +109,7 @@ class Consumer:
         self._failed = failed
         self._unowned = unowned
         self._due_sooner = due
+        self._together = together
         self._handing = threading.Lock()
         """Held while messages are chosen and handed to agents, which two threads do; before
         ``_changed``."""
@@ -330,7 +334,7 @@ class Consumer:
             [done for _, _, done in due],
             [one for _, _, one in wanted],
         )
-        with self._handing:
+        with self._handing, self._together():
             self._acknowledged(due, freed)
             for (reading, recipient, (_, cursors, _)), one in zip(wanted, found, strict=True):
                 self._fetched(reading, recipient, cursors, one)

@@ -217,6 +217,7 @@ class RedisTransport:
             failed=trouble.report,
             unowned=keeper.hurry,
             due=keeper.hurry,
+            together=self.crew.waking_once,
             broke=self._lost_contact,
         )
         self._burials = Burials(
