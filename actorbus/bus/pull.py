@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections import deque
 from functools import partial
+from itertools import chain, repeat
+from operator import call
 from typing import TYPE_CHECKING, Any
 
 from actorbus.bus.arguments import checked_timeout
-from actorbus.bus.mailbox import Mailbox, MailboxPolicy
+from actorbus.bus.mailbox import WIDTH, Mailbox, MailboxPolicy
 from actorbus.bus.routing import Route
 from actorbus.bus.where import compiled
 from actorbus.errors import AgentStopped, InvalidArgument, Rejected
 from actorbus.message import (
     Message,
+    MessageId,
     MessageKind,
     Reason,
     check_name,
     check_pattern,
     envelope,
+    plain_tell,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from actorbus.bus.bus import AnswerTo, Bus
+    from actorbus.bus.mailbox import Level
     from actorbus.bus.where import Where
 
 
@@ -39,6 +46,8 @@ class PullMailbox:
         self._lock = threading.Lock()
         self._taking = threading.Lock()
         self._waiters: list[Callable[[], object]] = []
+        self._not_given: deque[Message[Any]] = deque()
+        """Taken by somebody who was interrupted before they had them."""
         self.name = check_name("a mailbox", name)
         self.inbox = Mailbox(name, policy, self, PullMailbox._arrived)
         bus.transport.attach(self.inbox)
@@ -46,7 +55,8 @@ class PullMailbox:
     def take(self, n: int = 1, timeout: float = 0.0) -> list[Message[Any]]:
         """At most `n` messages, most urgent first; waits `timeout` seconds for the first one.
 
-        Empty if none came in time, or the mailbox was closed.
+        Empty if none came in time, or the mailbox was closed. Interrupted by Ctrl-C it takes
+        nothing: the next one gets what it had in hand.
 
         Raises:
             InvalidArgument: `n` is below 1, or `timeout` no number of seconds.
@@ -54,9 +64,18 @@ class PullMailbox:
         if isinstance(n, bool) or not isinstance(n, int) or n < 1:
             raise InvalidArgument("a number of messages", n, "it must be an int of 1 or more")
         until = self._bus.clock.now() + checked_timeout(timeout)
-        while not (taken := self._take_now(n)) and not self.inbox.closed:
-            if not self._wait(until):
-                return self._take_now(n)
+        taken: list[Message[Any]] = []
+        try:
+            self._take_now(n, taken)
+            while not taken and not self.inbox.closed:
+                in_time = self._wait(until)
+                self._take_now(n, taken)
+                if not in_time:
+                    break
+        except BaseException:
+            self._not_given.extendleft(reversed(taken))
+            self._arrived()
+            raise
         return taken
 
     def reply(self, message: Message[Any], value: Any) -> bool:
@@ -134,32 +153,79 @@ class PullMailbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take_now(self, n: int) -> list[Message[Any]]:
-        taken: list[Message[Any]] = []
-        while len(taken) < n and (popped := self._pop(n - len(taken))):
-            taken.extend(filter(self._is_worth_taking, popped))
+    def _take_now(self, n: int, taken: list[Message[Any]]) -> None:
+        """Add to `taken` until it has `n`, or nothing waits."""
+        while self._not_given and len(taken) < n:
+            with contextlib.suppress(IndexError):
+                taken.append(self._not_given.popleft())
+        slots: list[Any] = []
+        try:
+            while len(taken) < n and self._pop(n - len(taken), slots):
+                while slots:
+                    message = self._message(slots)
+                    if self._is_worth_taking(message):
+                        taken.append(message)
+                        del slots[:WIDTH]
+                        self._give(message)
+                    else:
+                        del slots[:WIDTH]
+        except BaseException:
+            if taken and slots and taken[-1].id == self._message(slots).id:
+                del slots[:WIDTH]
+            self._put_back(slots)
+            raise
         self._is_empty()
-        return taken
 
-    def _pop(self, most: int) -> list[Message[Any]]:
-        """Some of what goes next; nothing only if nothing waits."""
-        popped: list[Message[Any]] = []
+    def _pop(self, most: int, slots: list[Any]) -> bool:
+        """Move the slots of some of what goes next into `slots`; False if nothing waits."""
         inbox = self.inbox
         with self._taking:
-            while not popped:
+            while not slots:
                 run, count = inbox.run(most)
                 if count <= 0:
-                    break
-                while len(popped) < count and not inbox.interrupted:
-                    try:
-                        entry = inbox.take(run)
-                    except IndexError:
-                        # The overflow policy dropped the rest of the run.
-                        break
-                    inbox.taken += 1
-                    popped.append(envelope(entry))
-                inbox.ran(len(popped))
-        return popped
+                    return False
+                before = inbox.taken
+                moved = self._moved(run, count)
+                try:
+                    # Counted and moved in one step, where Python looks for no signal: an
+                    # interrupt finds each message here or there.
+                    inbox.taken = before + count
+                    slots.extend(moved)
+                except BaseException as error:
+                    inbox.taken = before + len(slots) // WIDTH
+                    if not isinstance(error, IndexError):
+                        raise
+                    # The overflow policy dropped the rest of the run.
+                inbox.ran(len(slots) // WIDTH)
+        return True
+
+    def _moved(self, run: Level, count: int) -> Iterator[Any]:
+        """The slots of `count` messages, each taken out of `run` when it is asked for."""
+        if self.inbox.policy.overflow == "drop-oldest":
+            # Senders take from there too, so that only whole messages may be taken.
+            entries = map(self.inbox.take, repeat(run, count))
+            return chain.from_iterable(zip(entries, repeat(None), repeat(None), strict=False))
+        return map(call, repeat(run.popleft, count * WIDTH))
+
+    def _message(self, slots: list[Any]) -> Message[Any]:
+        """The first message in `slots`."""
+        first, payload, created_at = slots[:WIDTH]
+        if isinstance(first, int):
+            return envelope(plain_tell(MessageId(first), payload, created_at, self.name))
+        return envelope(first)
+
+    def _put_back(self, slots: list[Any]) -> None:
+        """An interrupt came before these were given to anybody: they wait as before."""
+        left: list[Message[Any]] = []
+        with self._taking:
+            while slots:
+                left.append(self._message(slots))
+                del slots[:WIDTH]
+            if not self.inbox.ended:
+                while left:
+                    self.inbox.put_back(left.pop())
+        for message in left:
+            self._bus.fail(message, self.name, Reason.STOPPED, AgentStopped(self.name))
 
     def _is_empty(self) -> bool:
         """Whether nothing waits: then the next to arrive wakes whoever waits by now.
@@ -170,20 +236,24 @@ class PullMailbox:
             return self.inbox.run(1)[1] <= 0
 
     def _is_worth_taking(self, message: Message[Any]) -> bool:
-        now = self._bus.clock.now()
-        answer_to = message.answer_to
-        if message.expired(now):
+        """Whether somebody still wants `message` done; else that was its end."""
+        if message.expired(self._bus.clock.now()):
             self._bus.fail(message, self.name, Reason.EXPIRED)
-        elif answer_to is not None and answer_to.settled:
+        elif message.answer_to is not None and message.answer_to.settled:
             self._bus.fail(message, self.name, Reason.CANCELLED)
         else:
-            if answer_to is None:
-                self._bus.handled(message, self.name, now, now)
-            else:
-                self._bus.open_requests[message.id] = message
-                answer_to.then(partial(self._asker_is_done, message))
             return True
         return False
+
+    def _give(self, message: Message[Any]) -> None:
+        """`message` is taken: what was told ends with that, a request stays open."""
+        answer_to = message.answer_to
+        if answer_to is None:
+            now = self._bus.clock.now()
+            self._bus.handled(message, self.name, now, now)
+        else:
+            self._bus.open_requests[message.id] = message
+            answer_to.then(partial(self._asker_is_done, message))
 
     def _asker_is_done(self, message: Message[Any]) -> None:
         """The asker has its answer, or gave up, and then that is how the request ends."""
@@ -206,7 +276,7 @@ class PullMailbox:
             armed.append(wake)
             with self._lock:
                 self._waiters.append(wake)
-            return self._is_empty() and not self.inbox.closed
+            return self._is_empty() and not self._not_given and not self.inbox.closed
 
         try:
             return self._bus.waiting.wait(arm, until)

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from actorbus import Agent, Settings, handles
+from actorbus import Agent, MailboxPolicy, Settings, handles
 from actorbus.node import Node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-    from actorbus import Reply
+    from actorbus import Message, Reply
+    from actorbus.bus.mailbox import Overflow
 
 SOON: Final = 10.0
 
@@ -131,6 +132,29 @@ def test_a_node_stops_wherever_its_last_send_was_interrupted(agent: type[Agent])
 
         node.stop(timeout=SOON)
     assert moment > 10
+
+
+@pytest.mark.parametrize("overflow", ["block", "reject", "drop-newest"])
+def test_every_message_is_taken_once_wherever_a_take_was_interrupted(
+    node: Node, overflow: Overflow
+) -> None:
+    sent = [1, 2, 3]
+    with node.mailbox("results", MailboxPolicy(capacity=len(sent), overflow=overflow)) as results:
+        moment, interrupted = 0, True
+        while interrupted:
+            moment += 1
+            for number in sent:
+                # Each time there is room: what an interrupt put back is counted once.
+                node.tell("results", number)
+            taken: list[Message[Any]] = []
+
+            interrupted = InterruptAt(moment).run(lambda: taken.extend(results.take(2)))  # noqa: B023
+            while more := results.take(2):
+                taken.extend(more)
+
+            assert [message.payload for message in taken] == sent
+    assert moment > 10
+    assert not node.dead_letters.list()
 
 
 CTRL_C: Final = """
