@@ -64,10 +64,16 @@ def start(command: Commands, tmp_path: Path) -> Iterator[Callable[..., Running]]
     (tmp_path / "some.py").write_text(AGENTS)
     started: list[subprocess.Popen[str]] = []
 
-    def start(*options: str) -> Running:
+    def start(*options: str, dead_after: float = DEAD_AFTER) -> Running:
         page = tmp_path / f"{len(started)}.txt"
         program = [sys.executable, "-m", "actorbus", "node", "--bus", command.bus, *options]
-        env = {**os.environ, **QUICK, "ACTORBUS_NAMESPACE": command.namespace, "COLUMNS": "200"}
+        env = {
+            **os.environ,
+            **QUICK,
+            "ACTORBUS_DEAD_AFTER": str(dead_after),
+            "ACTORBUS_NAMESPACE": command.namespace,
+            "COLUMNS": "200",
+        }
         with page.open("w") as file:
             process = subprocess.Popen(program, stdout=file, stderr=file, text=True, env=env)
         started.append(process)
@@ -113,17 +119,18 @@ def test_a_second_signal_ends_it_at_once(
 def test_a_node_whose_name_was_killed_a_moment_ago_waits_until_that_is_certain(
     command: Commands, start: Callable[..., Running]
 ) -> None:
-    first = start("--name", "eu")
+    dead_after = 2 * DEAD_AFTER  # the second must be there before the first counts as dead
+    first = start("--name", "eu", dead_after=dead_after)
     first.until("is up")
     first.process.kill()
     first.process.wait(10)
 
-    second = start("--name", "eu")
+    second = start("--name", "eu", dead_after=dead_after)
     second.until("Waiting at most")
     began = time.monotonic()
     said = second.until("eu is up")
 
-    assert time.monotonic() - began <= DEAD_AFTER + BEAT + 1.0
+    assert time.monotonic() - began <= dead_after + BEAT + 1.0
     assert "a node 'eu' was here a moment ago" in said.lower()
     (one,) = command.json("nodes")
     assert one["pid"] == second.process.pid

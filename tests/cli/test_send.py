@@ -10,6 +10,7 @@ import pytest
 from redis import Redis
 
 from actorbus import Priority
+from tests.registry.directories.redis_tables import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -249,6 +250,8 @@ def test_a_command_is_in_no_list_of_nodes_and_leaves_nothing_that_stays(
     command("ask", "counter", '{"body": "warm"}')
 
     with Redis.from_url(redis_url) as client:
+        # The node itself tells how busy it is, in its own time.
+        until(lambda: client.exists(f"{{{command.namespace}.reg}}:loads"))
         before = set(client.scan_iter(f"*{command.namespace}*"))
         for _ in range(3):
             command("ask", "counter", '{"body": "to be"}')
