@@ -309,15 +309,20 @@ class PoolExhausted(ActorError):
 
 
 class OwnerLost(ActorError):
-    """The node that owned the agent died while the ask was under way."""
+    """The node that owned the agent died while it had the message.
 
-    def __init__(self, name: str, *, maybe_ran: bool = True) -> None:
+    ``deaths``: how many nodes did, one after another, before the message was given up.
+    """
+
+    def __init__(self, name: str, *, maybe_ran: bool = True, deaths: int = 1) -> None:
+        again = f" {deaths} times while it had this in hand" if deaths > 1 else ""
         super().__init__(
-            f"the node of agent {name!r} was lost"
+            f"the node of agent {name!r} was lost{again}"
             f"{'; the handler may have run' if maybe_ran else ''}"
         )
         self.name = name
         self.maybe_ran = maybe_ran
+        self.deaths = deaths
 
 
 class NameTaken(ActorError):

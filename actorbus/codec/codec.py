@@ -147,7 +147,7 @@ class Codec:
         Raises:
             Undecodable: for any reason at all; the payload is not looked at.
         """
-        message = self._envelope(data)
+        message = self.envelope(data)
         edited = message.copy(**changes)
         return self._pack_frame(self._envelopes.fields(edited, message.payload))
 
@@ -159,19 +159,24 @@ class Codec:
         Raises:
             Undecodable: for any reason at all.
         """
-        message = self._envelope(data)
+        message = self.envelope(data, shift=shift)
         message.payload = self.decode_payload(message.payload)
-        message.created_at -= shift
-        if message.deadline is not None:
-            message.deadline -= shift
         return message
 
-    def _envelope(self, data: bytes) -> Message[Any]:
-        """The message, its payload still packed."""
+    def envelope(self, data: bytes, *, shift: float = 0.0) -> Message[Any]:
+        """``decode``, but for the payload, which is still packed.
+
+        Raises:
+            Undecodable: for any reason at all; the payload is not looked at.
+        """
         frame = unpack_frame(
             data, self.limit + ENVELOPE_LIMIT, fields=MESSAGE_FIELDS, version=MESSAGE_VERSION
         )
         try:
-            return self._envelopes.read(frame)
+            message = self._envelopes.read(frame)
         except Exception as error:  # noqa: BLE001 - whatever a wrong envelope trips over
             raise Undecodable(f"a wrong envelope: {type(error).__name__}") from None
+        message.created_at -= shift
+        if message.deadline is not None:
+            message.deadline -= shift
+        return message

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from actorbus import Message, Node, OwnerLost, Rejected, Settings, agent
+from actorbus.bus.transports.redis.transport import RedisTransport
 from actorbus.cli.audit import app
 from actorbus.cli.guest import guest
 from actorbus.message import IdSource, MessageKind, Priority, Reason, Status, format_id
@@ -231,6 +232,81 @@ def test_an_ask_whose_agent_is_lost_with_its_node_has_failed(
     assert (asked.status, asked.reason) == (Status.FAILED, Reason.CRASHED_OWNER)
     assert [one.node for one in asked.deliveries] == ["here"]
     assert "'slow'" in str(asked.error)
+    let_go.set()
+
+
+def given_up_by(deployment: Deployment, monkeypatch: pytest.MonkeyPatch, send: str) -> MessageView:
+    """An order that a node has in hand, of which it is the third to die."""
+    here = deployment.start("here", **TIMES)
+    # What it still waits for goes to others by then.
+    there = deployment.start("there", **TIMES, ask_timeout=4.0, drain_timeout=0.1)
+    begun, let_go = Event(), Event()
+
+    @agent
+    def pricing(item: str) -> None:
+        begun.set()
+        let_go.wait(20)
+
+    here.spawn(pricing, name="pricing")
+    there.spawn(Front, name="front")
+    answer = getattr(here, send)("front", {"item": "tea"})
+    assert begun.wait(10)
+    transport: Any = there.bus.transport
+    ownership = transport.log.acquire("front", transport.node, ttl=1.0)
+    (order,) = transport.log.fetch(ownership, ownership.cursors).items
+    for former in ("one", "two"):
+        transport.log.try_again([(ownership, order, former)])
+    silence(there, monkeypatch)
+
+    here.load(HERE / "cast.py")
+
+    if answer is not None:
+        with pytest.raises(OwnerLost, match="3 times"):
+            answer.get(20)
+    views = deployment.told(lambda views: bool(views and views[0].deliveries))
+    let_go.set()
+    return views[0]
+
+
+@pytest.mark.parametrize(("send", "status"), [("tell", Status.DEAD), ("ask", Status.FAILED)])
+def test_a_message_that_three_nodes_died_of_is_recorded_by_the_one_that_gives_it_up(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, send: str, status: Status
+) -> None:
+    order = given_up_by(deployment, monkeypatch, send)
+
+    assert (order.status, order.reason) == (status, Reason.CRASHED_OWNER)
+    assert order.payload == {"item": "tea"}
+    assert [(one.node, one.attempt) for one in order.deliveries] == [("here", 3)]
+    assert "3 times" in str(order.error)
+    assert deployment.audit.verify().findings == ()
+
+
+def test_what_waited_too_long_for_a_dead_node_is_recorded_by_the_one_that_ends_it(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RedisTransport.__init__.__kwdefaults__, "orphans_kept", 1.5)
+    monkeypatch.setattr("actorbus.bus.transports.redis.orphans._LOOK_AGAIN", 0.1)
+    here, there = (deployment.start(name, **TIMES) for name in ("here", "there"))
+    begun, let_go = Event(), Event()
+
+    @agent
+    def slow(text: str) -> None:
+        begun.set()
+        let_go.wait(20)
+
+    there.spawn(slow, name="slow")
+    for text in ("tea", "gold", "salt"):
+        here.tell("slow", text)
+    assert begun.wait(10)
+    silence(there, monkeypatch)
+
+    views = deployment.told(all_ended(3))
+
+    assert [view.payload for view in views] == ["tea", "gold", "salt"]
+    assert {(view.status, view.reason) for view in views} == {(Status.DEAD, Reason.CRASHED_OWNER)}
+    assert {one.node for view in views for one in view.deliveries} == {"here"}
+    transport: Any = here.bus.transport
+    assert {one["reason"] for one in transport.log.letters()} == {"crashed-owner"}
     let_go.set()
 
 

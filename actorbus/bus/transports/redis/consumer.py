@@ -66,6 +66,9 @@ class Recipient(Protocol):
         must not block.
         """
 
+    def give_up(self, item: Item, letter: Letter, now: int) -> None:
+        """A message that must not be handled, as `letter` says. Told, and called, as above."""
+
     def lost(self, reading: Reading) -> None:
         """Another node owns the agent now, or nobody: it must stop, or be had again.
 
@@ -466,7 +469,7 @@ class Consumer:
             return
         why = f"its owner died {tries} times while it had this in hand"
         letter = Letter(item.level, item.position, Reason.CRASHED_OWNER, tries, why)
-        self.done(reading.ownership.agent, admitted.id, letter)
+        recipient.give_up(admitted, letter, self._server_time())
 
     def _is_read(self, reading: Reading) -> bool:
         found = self._readings.get(reading.ownership.agent)
@@ -506,7 +509,10 @@ class Consumer:
 
     def _hand(self, recipient: Recipient, items: Sequence[Item]) -> None:
         if items:
-            recipient.take(items, int(time.monotonic() * 1_000) + self._server_ahead)
+            recipient.take(items, self._server_time())
+
+    def _server_time(self) -> int:
+        return int(time.monotonic() * 1_000) + self._server_ahead
 
     def _next_for(self, reading: Reading) -> list[Item]:
         """The next messages for an agent. The fetcher tries what is suspect."""

@@ -16,14 +16,17 @@ _LONGEST_ERROR: Final = 4_096
 class Delivery:
     """One message. It is acknowledged once it has ended here, and once what its handler has sent
     meanwhile, the answer too, is in the inboxes of others: who dies in between runs it again.
+
+    Args:
+        letter: why it will not be handled, where that is known before it is begun.
     """
 
     __slots__ = ("_id", "_letter", "_over", "_owed", "_stay")
 
-    def __init__(self, stay: Stay, message_id: bytes) -> None:
+    def __init__(self, stay: Stay, message_id: bytes, letter: Letter | None = None) -> None:
         self._stay = stay
         self._id = message_id
-        self._letter: Letter | None = None
+        self._letter = letter
         self._over = False
         self._owed: list[None] | None = None
 
@@ -56,7 +59,7 @@ class Delivery:
         error: str | None,
         attempt: int,
     ) -> None:
-        if status is Status.DEAD:
+        if status is Status.DEAD and self._letter is None:
             why = (error or "")[-_LONGEST_ERROR:]
             self._letter = Letter(0, 0, reason or Reason.HANDLER_ERROR, attempt, why)
         self.handled(recipient)

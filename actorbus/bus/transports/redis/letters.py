@@ -102,6 +102,16 @@ def read_message(codec: Codec, blob: bytes, shift: float) -> tuple[Message[Any],
     return codec.decode(data, shift=shift), asker
 
 
+def read_envelope(codec: Codec, blob: bytes, shift: float) -> tuple[Message[Any], str | None]:
+    """``read_message``, but for the payload, which is still packed.
+
+    Raises:
+        Undecodable: for any reason at all.
+    """
+    asker, data = _opened(blob)
+    return codec.envelope(data, shift=shift), asker
+
+
 def packed(blob: bytes) -> bytes:
     """The message alone, as the codec packed it.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from actorbus.bus.transports.redis.letters import (
     check_claims,
     pack_message,
+    read_envelope,
     read_message,
     read_note,
 )
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from actorbus.codec import Codec
     from actorbus.codec.signing import Trust
     from actorbus.message import Message, MessageId, PlainEntry
+
+    _Read = Callable[[Codec, bytes, float], tuple[Message[Any], str | None]]
 
 
 class Mail:
@@ -88,11 +91,15 @@ class Mail:
         if self.trust is None:
             message, asker = read_message(self.codec, item.blob, self._shift())
             return (_named(message, None) if message.headers else message), asker
-        node, blob = self._unsealed(inbox, item.blob, now / 1_000, item.level)
-        message, asker = read_message(self.codec, blob, self._shift())
-        if node is not None:
-            check_claims(message, asker, node, item)
-        return _named(message, node), asker
+        return self._opened_by(read_message, inbox, item, now)
+
+    def unopened(self, inbox: str, item: Item, now: int) -> tuple[Message[Any], str | None]:
+        """``opened``, but for the payload, which is still packed: whoever unpacks it may die.
+
+        Raises:
+            Undecodable, Untrusted: as for ``opened``.
+        """
+        return self._opened_by(read_envelope, inbox, item, now)
 
     def opened_event(self, entry: Entry) -> Message[Any]:
         """The message in an entry of the log of topics.
@@ -116,6 +123,15 @@ class Mail:
         """
         _, blob = self._unsealed(inbox, item.blob, now / 1_000, item.level)
         return read_note(self.codec, blob, agent_of)
+
+    def _opened_by(
+        self, read: _Read, inbox: str, item: Item, now: int
+    ) -> tuple[Message[Any], str | None]:
+        node, blob = self._unsealed(inbox, item.blob, now / 1_000, item.level)
+        message, asker = read(self.codec, blob, self._shift())
+        if node is not None:
+            check_claims(message, asker, node, item)
+        return _named(message, node), asker
 
     def _unsealed(
         self, inbox: str, blob: bytes, now: float, level: int

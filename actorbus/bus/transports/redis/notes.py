@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.answers import Answers
     from actorbus.bus.transports.redis.consumer import Consumer
     from actorbus.bus.transports.redis.errands import Errands
-    from actorbus.bus.transports.redis.log import InboxLog, Item, Ownership
+    from actorbus.bus.transports.redis.log import InboxLog, Item, Letter, Ownership
     from actorbus.bus.transports.redis.mail import Mail
     from actorbus.bus.transports.redis.reading import Reading
     from actorbus.bus.transports.redis.requests import Requests
@@ -97,6 +97,9 @@ class Notes:
             # In this order: the last thing that is done is to wake who waits for an answer.
             self._consumer.done(self._name, item.id)
             self._take(item, now)
+
+    def give_up(self, item: Item, letter: Letter, now: int) -> None:
+        self._consumer.done(self._name, item.id, letter)
 
     def lost(self, reading: Reading) -> None:
         """It is not there any more, or another node took this one for dead."""

@@ -10,12 +10,15 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from actorbus.bus.transports.redis.letters import is_notes
-from actorbus.bus.transports.redis.log import Fenced, OwnedBy
+from actorbus.bus.transports.redis.log import Fenced, OwnedBy, Reset
+from actorbus.errors import OwnerLost
 from actorbus.message import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actorbus.bus.transports.redis.errands import Errands
+    from actorbus.bus.transports.redis.leftovers import Leftovers
     from actorbus.bus.transports.redis.log import InboxLog
 
 _LOOK_AGAIN: Final = 30.0
@@ -31,6 +34,8 @@ class _Left(NamedTuple):
 class Orphans:
     """
     Args:
+        leftovers: ends what waits for them.
+        errands: does so, which may take long.
         node: this incarnation of the node.
         ttl: seconds without a sign of life after which a node is dead.
         kept: seconds after which what waits for them becomes dead letters.
@@ -42,12 +47,16 @@ class Orphans:
         log: InboxLog,
         node: str,
         *,
+        leftovers: Leftovers,
+        errands: Errands,
         ttl: float,
         kept: float,
         lost: Callable[[frozenset[str]], object],
     ) -> None:
         self._log = log
         self._node = node
+        self._leftovers = leftovers
+        self._errands = errands
         self._ttl = ttl
         self._kept = kept
         self._lost = lost
@@ -74,11 +83,14 @@ class Orphans:
         over = self._log.silence(node) > self._kept
         for agent in agents:
             if over or is_notes(agent):
-                self._end(agent)
+                self._errands.put(self._end, agent)
 
-    def _end(self, agent: str) -> None:
-        try:
-            ownership = self._log.acquire(agent, self._node, ttl=self._ttl)
-            self._log.drop(ownership, Reason.CRASHED_OWNER)
-        except (OwnedBy, Fenced):
-            return  # another node was faster
+    def _end(self, agents: list[str]) -> None:
+        for agent in agents:
+            try:
+                ownership = self._log.acquire(agent, self._node, ttl=self._ttl)
+                if ownership.depth and not is_notes(agent):
+                    self._leftovers.end(ownership, Reason.CRASHED_OWNER, OwnerLost(agent))
+                self._log.drop(ownership, Reason.CRASHED_OWNER)
+            except (OwnedBy, Fenced, Reset):
+                continue  # another node was faster, or the server lost it

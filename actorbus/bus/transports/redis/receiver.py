@@ -9,7 +9,7 @@ from actorbus.bus.mailbox import Refusal
 from actorbus.bus.transports.redis.delivery import Delivery
 from actorbus.bus.transports.redis.log import Letter
 from actorbus.bus.transports.redis.unreadable import reason_of, refuse
-from actorbus.errors import AgentStopped, Undecodable, Untrusted
+from actorbus.errors import AgentStopped, OwnerLost, Undecodable, Untrusted
 from actorbus.message import MessageKind, Reason
 
 if TYPE_CHECKING:
@@ -59,6 +59,20 @@ class Receiver:
         elif asker is not None and getattr(inbox.owner, "parked", False):
             inbox.owner.refuse_asks()
 
+    def give_up(self, stay: Stay, item: Item, letter: Letter, now: int) -> None:
+        """End a message that was fetched without handling it, as `letter` says."""
+        try:
+            message, asker = self._mail.unopened(stay.agent, item, now)
+        except (Undecodable, Untrusted) as error:
+            self._refuse(stay, item, error)
+            return
+        message.attempt = letter.attempts
+        delivery = message.delivery = Delivery(stay, item.id, letter)
+        if asker is not None:
+            message.answer_to = self._answers.owed(asker, message, delivery, stay.inbox)
+        lost = OwnerLost(stay.agent, deaths=letter.attempts)
+        self._home.fail(message, stay.agent, Reason.CRASHED_OWNER, lost)
+
     def _refuse(self, stay: Stay, item: Item, error: Undecodable | Untrusted) -> None:
         refuse(self._home, item, stay.agent, error)
         letter = Letter(item.level, item.position, reason_of(error), 1, str(error))
@@ -78,6 +92,9 @@ class Arrivals:
     def take(self, items: Sequence[Item], now: int) -> None:
         for item in items:
             self._receiver.deliver(self.stay, item, now)
+
+    def give_up(self, item: Item, letter: Letter, now: int) -> None:
+        self._receiver.give_up(self.stay, item, letter, now)
 
     def lost(self, reading: Reading) -> None:
         self._reclaims.put(self, reading)

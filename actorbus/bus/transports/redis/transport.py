@@ -40,6 +40,7 @@ from actorbus.bus.transports.redis.errands import Errands
 from actorbus.bus.transports.redis.events import Events
 from actorbus.bus.transports.redis.keeper import Keeper
 from actorbus.bus.transports.redis.lanes import REDISCOVERY
+from actorbus.bus.transports.redis.leftovers import Leftovers
 from actorbus.bus.transports.redis.letters import is_notes
 from actorbus.bus.transports.redis.log import Fenced, InboxLog, OwnedBy, Terms
 from actorbus.bus.transports.redis.mail import Mail
@@ -195,7 +196,16 @@ class RedisTransport:
             failed=trouble.report,
         )
         lost = self._sender.owner_lost
-        orphans = Orphans(log, node, ttl=self._ttl, kept=self._orphans_kept, lost=lost)
+        leftovers = Leftovers(log, home, mail, answers)
+        orphans = Orphans(
+            log,
+            node,
+            leftovers=leftovers,
+            errands=errands,
+            ttl=self._ttl,
+            kept=self._orphans_kept,
+            lost=lost,
+        )
         adopter = self._adopter = Adopter(
             log, topics, stays, crew=lambda: self.crew, trouble=trouble
         )
@@ -222,12 +232,10 @@ class RedisTransport:
         )
         self._burials = Burials(
             log,
-            home,
             stays,
             consumer=consumer,
             topics=topics,
-            mail=mail,
-            answers=answers,
+            leftovers=leftovers,
             errands=errands,
             trouble=trouble,
         )

@@ -54,6 +54,9 @@ class Agent:
         for item in items:
             self._consumer.done(self.name, item.id)
 
+    def give_up(self, item: Item, letter: Letter, now: int) -> None:
+        self._consumer.done(self.name, item.id, letter)
+
     def lost(self, reading: Reading) -> None:
         self.was_lost.set()
 
