@@ -99,8 +99,11 @@ class Reading:
 
     @property
     def enough(self) -> int:
-        """Done messages that are acknowledged at once: it has the other half meanwhile."""
-        return max(1, min(self._most[0] // 2, 32))
+        """Done messages that are acknowledged at once: it has the other half meanwhile.
+
+        After one that was suspect it has nothing, and others may wait for their turn with theirs.
+        """
+        return 1 if self._alone else max(1, min(self._most[0] // 2, 32))
 
     @property
     def in_hand(self) -> int:

@@ -190,6 +190,22 @@ def test_a_suspect_is_tried_until_its_end_is_acknowledged() -> None:
     assert tried == [True, True, False]
 
 
+def test_the_end_of_a_suspect_is_acknowledged_at_once() -> None:
+    inbox = Reading(Ownership("a", "n", "1", 10, (0, 0, 0, 0), (0, 0, 1, 0), True, (2, 0)))
+    fetch(inbox, [item(0), item(1)])
+    at_first = inbox.enough
+
+    first = inbox.admit()
+    assert first is not None
+    with_it = inbox.enough
+    inbox.done(first.id)
+    inbox.acknowledged(inbox.to_acknowledge())
+    inbox.hand_out()
+
+    assert at_first == inbox.enough > 1
+    assert with_it == 1
+
+
 def test_an_agent_that_ends_gets_no_more() -> None:
     inbox = reading()
     inbox.ending = True
