@@ -7,8 +7,7 @@ may be written and deleted meanwhile: anchors are read first, then one state of 
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import func, select, text
 
 from actorbus.message import MessageId, format_id
-from actorbus.persistence.acts import Kind, hashed, tenant_key
+from actorbus.persistence.acts import hashed, tenant_key
 from actorbus.persistence.chain import (
     CHAIN,
     HASH,
@@ -27,8 +26,6 @@ from actorbus.persistence.chain import (
     VALUES,
     Finding,
     Flaw,
-    Head,
-    Incarnation,
     Malformed,
     RowKind,
     Seal,
@@ -39,10 +36,11 @@ from actorbus.persistence.chain import (
     found,
     walk,
 )
-from actorbus.persistence.chains import ACTS, EVENT_WIDTH, MESSAGE_WIDTH, incarnation_of, plain
+from actorbus.persistence.chains import ACTS, EVENT_WIDTH, MESSAGE_WIDTH, plain
 from actorbus.persistence.columns import id_encoder
 from actorbus.persistence.models import AgentMessage, AuditAct, Base, Chain, MessageEvent
 from actorbus.persistence.redaction import digest_of_taken, is_redacted
+from actorbus.persistence.witnesses import Told, Witnesses, anchor_flaw
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -108,22 +106,6 @@ class Verification:
         return not self.findings
 
 
-@dataclass(slots=True)
-class _Known:
-    """One chain as the database tells of it, and what others say about it."""
-
-    chain: Incarnation
-    head: Head
-    genesis: bytes
-    tombstone: Head | None = None
-    anchored: dict[int, bytes] = field(default_factory=dict)
-
-    def start(self) -> list[Head]:
-        if self.tombstone is not None:
-            return [self.tombstone]
-        return [self.chain.genesis(), Head(0, self.genesis)]
-
-
 def verify(
     database: Database,
     tenant: str,
@@ -148,7 +130,7 @@ def verify(
     with database.of(tenant).reading(snapshot=True) as connection:
         examination = _Examination(connection, tenant, verifier, progress)
         for line in broken:
-            examination.add(_anchor_flaw(None, None, f"line {line:,} of {place} is no anchor"))
+            examination.add(anchor_flaw(None, None, f"line {line:,} of {place} is no anchor"))
         return examination.run(found)
 
 
@@ -167,7 +149,8 @@ class _Examination:
         self._postgresql = connection.dialect.name == "postgresql"
         self._placed = _PLACED if self._postgresql else _PLACED_IN_SQLITE
         self._digest = canonical_digest if self._postgresql else digest
-        self._verifier = verifier
+        self._signed = verifier is not None
+        self._witnesses = Witnesses(connection, self._tenant, verifier, self.add)
         self._progress = progress or (lambda done, total: None)
         self._seal = Seal()
         self._findings: list[Finding] = []
@@ -180,17 +163,14 @@ class _Examination:
             RowKind(AuditAct.__tablename__, lambda row: format_id(row[VALUES]["id"]), self._act),
         )
         self._redacted: set[str] = set()
-        self._recorded: set[str] = set()
 
     def add(self, *findings: Finding) -> None:
         self._findings += findings[: MOST_FINDINGS - len(self._findings)]
 
     def run(self, anchors: Iterable[Anchor]) -> Verification:
         mine = [one for one in anchors if one.tenant == self._tenant.to_bytes(16).hex()]
-        known = self._chains()
+        known = self._witnesses.chains(mine)
         self._total = sum(one.head.seq for one in known.values())
-        self._link(known)
-        self._anchor(known, mine)
         deleted = self._acts(known)
         self._history(known)
         unchained = self._unchained(known)
@@ -201,95 +181,15 @@ class _Examination:
             rows=self._rows,
             chains=len(known),
             anchors=len(mine),
-            signed=self._verifier is not None,
+            signed=self._signed,
             deleted=deleted,
             redacted=len(self._redacted),
             unchained=unchained,
         )
 
-    # -- chains and what is said of them
-
-    def _chains(self) -> dict[int, _Known]:
-        table = Chain.__table__
-        rows = self._connection.execute(
-            select(table).where(table.c.tenant_id == self._tenant).order_by(table.c.number)
-        ).mappings()
-        known: dict[int, _Known] = {}
-        for row in rows:
-            chain = incarnation_of(row)
-            one = _Known(chain, _head(row), bytes(row["genesis"]))
-            if one.head.seq != row["seq"]:
-                self.add(_chain_flaw(Flaw.CHANGED, chain.number, "its end is no number"))
-            known[chain.number] = one
-            if chain.genesis().hash != one.genesis:
-                self.add(_chain_flaw(Flaw.CHANGED, chain.number, "is not what was written"))
-        return known
-
-    def _link(self, known: Mapping[int, _Known]) -> None:
-        """Let each chain say where the one before it stood."""
-        for number, one in known.items():
-            previous = one.chain.previous
-            if previous is None:
-                continue
-            before = known.get(previous)
-            if before is None:
-                says = f"follows chain {previous}, which is gone"
-                self.add(_chain_flaw(Flaw.UNLINKED, number, says))
-            elif one.chain.link_seq == 0 and one.chain.link != before.genesis:
-                says = f"does not follow from chain {previous}"
-                self.add(_chain_flaw(Flaw.UNLINKED, number, says))
-            elif one.chain.link_seq:
-                before.anchored[one.chain.link_seq] = one.chain.link
-
-    def _anchor(self, known: Mapping[int, _Known], anchors: Iterable[Anchor]) -> None:
-        by_chain: dict[int, list[Anchor]] = defaultdict(list)
-        unsigned: dict[int, set[int]] = defaultdict(set)
-        for anchor in anchors:
-            if self._verifier is not None and not self._verifier.is_signed(anchor):
-                says = "an anchor is not signed with that key"
-                self.add(_anchor_flaw(anchor.chain, anchor.seq, says))
-                unsigned[anchor.chain].add(anchor.number)
-            else:
-                by_chain[anchor.chain].append(anchor)
-        for number in sorted(by_chain.keys() - known.keys()):
-            says = "the chain is gone: an anchor knows of it"
-            self.add(_chain_flaw(Flaw.MISSING, number, says))
-        for number, one in known.items():
-            trusted = by_chain.get(number, [])
-            if not trusted and number not in unsigned:
-                self._miss_anchors(one)
-            self._anchor_one(one, trusted, unsigned[number])
-
-    def _miss_anchors(self, one: _Known) -> None:
-        if one.chain.anchors is not None and one.chain.node != ACTS:
-            says = f"its anchors are gone; they were kept in {one.chain.anchors}"
-            self.add(_anchor_flaw(one.chain.number, None, says))
-
-    def _anchor_one(self, one: _Known, anchors: list[Anchor], unsigned: set[int]) -> None:
-        """`unsigned`: the numbers of anchors that are there, but not to be trusted."""
-        number = one.chain.number
-        count = 0
-        for anchor in anchors:
-            count += 1
-            while count in unsigned and count < anchor.number:
-                count += 1
-            if one.chain.node != ACTS and anchor.number != count:
-                says = f"anchor {count} of this chain is missing"
-                self.add(_anchor_flaw(number, anchor.seq, says))
-                count = anchor.number
-            self._expect(one, anchor.seq, bytes.fromhex(anchor.hash))
-
-    def _expect(self, one: _Known, seq: int, expected: bytes) -> None:
-        number = one.chain.number
-        if seq == 0 and expected != one.genesis:
-            self.add(_chain_flaw(Flaw.REWRITTEN, number, "is not the one that was anchored"))
-        elif seq and one.anchored.setdefault(seq, expected) != expected:
-            says = f"two witnesses tell of different rows {seq:,}"
-            self.add(_anchor_flaw(number, seq, says))
-
     # -- rows
 
-    def _acts(self, known: Mapping[int, _Known]) -> int:
+    def _acts(self, known: Mapping[int, Told]) -> int:
         """Check what was done to history, and take note of it; how many rows were deleted."""
         table = AuditAct.__table__
         own = [number for number, one in known.items() if one.chain.node == ACTS]
@@ -306,36 +206,9 @@ class _Examination:
         for number in own:
             if number not in {row[CHAIN] for row in acts}:
                 self._walk(known, number, (), of_acts=True)
-        return self._bury(known)
+        return self._witnesses.bury(known)
 
-    def _bury(self, known: Mapping[int, _Known]) -> int:
-        table = AuditAct.__table__.c
-        deleted = 0
-        for row in self._connection.execute(
-            select(table.kind, table.target, table.target_seq, table.target_hash, table.rows)
-            .where(table.tenant_id == self._tenant)
-            .order_by(table.seq)
-        ):
-            if row.kind == Kind.REDACTED.value:
-                self._recorded.add(row.target)
-            elif row.kind == Kind.DELETED.value:
-                deleted += row.rows or 0
-                one = known.get(int(row.target)) if row.target.isdecimal() else None
-                if one is not None and row.target_seq is not None:
-                    tombstone = Head(row.target_seq, bytes(row.target_hash or b""))
-                    self._check_tombstone(one, tombstone)
-                    one.tombstone = tombstone
-        return deleted
-
-    def _check_tombstone(self, one: _Known, tombstone: Head) -> None:
-        expected = one.anchored.get(tombstone.seq)
-        if expected is not None and expected != tombstone.hash:
-            says = "was deleted with another hash than the one that was anchored"
-            self.add(
-                Finding(Flaw.REWRITTEN, one.chain.number, tombstone.seq, "audit_acts", None, says)
-            )
-
-    def _history(self, known: Mapping[int, _Known]) -> None:
+    def _history(self, known: Mapping[int, Told]) -> None:
         walked = set()
         both = heapq.merge(
             self._read(AgentMessage, _MESSAGE_COLUMNS), self._read(MessageEvent, _EVENT_COLUMNS)
@@ -349,7 +222,7 @@ class _Examination:
 
     def _walk(
         self,
-        known: Mapping[int, _Known],
+        known: Mapping[int, Told],
         number: int,
         rows: Iterable[Row],
         *,
@@ -446,18 +319,18 @@ class _Examination:
     def _taken(self, message: Any, error: Any) -> tuple[bytes | None, ...]:
         """Digests that may stand for an error: None for its own, and what a redaction left."""
         digest = None if error is None else digest_of_taken(str(error))
-        if digest is None or _shown(message) not in self._recorded:
+        if digest is None or _shown(message) not in self._witnesses.redactions:
             return (None,)
         return (digest, None)
 
     def _note_redaction(self, row: Row) -> None:
         own = _key(row)
         self._redacted.add(own)
-        if own not in self._recorded:
+        if own not in self._witnesses.redactions:
             says = "was redacted, and nobody answers for it"
             self.add(found(Flaw.UNRECORDED, row, self._kinds[_REDACTED], says))
 
-    def _unchained(self, known: Mapping[int, _Known]) -> int:
+    def _unchained(self, known: Mapping[int, Told]) -> int:
         """How many rows have no place in any chain; those younger than the first are flaws."""
         first = min((one.chain.started_at for one in known.values()), default=None)
         count = 0
@@ -538,19 +411,5 @@ def _shown(key: Any) -> str:
     return repr(key)
 
 
-def _head(row: Mapping[Any, Any]) -> Head:
-    """Where a chain ends; at its start, where that is damaged."""
-    seq = row["seq"]
-    return Head(seq if isinstance(seq, int) else 0, bytes(row["hash"]))
-
-
 def _bytes(value: Any) -> bytes | None:
     return None if value is None else bytes(value)
-
-
-def _chain_flaw(flaw: Flaw, number: int, says: str) -> Finding:
-    return Finding(flaw, number, None, Chain.__tablename__, str(number), says)
-
-
-def _anchor_flaw(number: int | None, seq: int | None, says: str) -> Finding:
-    return Finding(Flaw.ANCHOR, number, seq, None, None, says)
