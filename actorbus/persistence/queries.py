@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from actorbus.message import MessageId
-    from actorbus.persistence.answers import Exchange, Times, Tree
-    from actorbus.persistence.audit import Counts, MessageView
+    from actorbus.persistence.answers import Counts, Exchange, MessageView, Times, Tree
     from actorbus.persistence.database import Database
     from actorbus.persistence.filters import Filter
     from actorbus.persistence.questions.news import News

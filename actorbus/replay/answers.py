@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from actorbus.errors import ActorbusError
     from actorbus.message import Message
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
     from actorbus.replay.course import Course
     from actorbus.replay.record import Record
     from actorbus.replay.said import Said

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actorbus.message import MessageId
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
     from actorbus.replay.payloads import Payloads
     from actorbus.replay.record import Record
     from actorbus.replay.said import Said

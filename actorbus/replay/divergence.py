@@ -14,7 +14,7 @@ from actorbus.replay.said import canonical, said
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
     from actorbus.replay.said import Said
 
 _MOST_LINES: Final = 24

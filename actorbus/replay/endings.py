@@ -14,7 +14,7 @@ from actorbus.replay.said import said
 if TYPE_CHECKING:
     from actorbus.bus.middleware import Outcome
     from actorbus.message import Ending, Message
-    from actorbus.persistence.audit import Delivery, MessageView
+    from actorbus.persistence.answers import Delivery, MessageView
     from actorbus.replay.course import Course
     from actorbus.replay.record import Handling, Record
     from actorbus.replay.sandbox import Sandbox

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actorbus.message import Message, MessageId
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
     from actorbus.replay.course import Course
     from actorbus.replay.record import Handling, Record
     from actorbus.replay.twins import Twins

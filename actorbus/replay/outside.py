@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actorbus.message import Message
-    from actorbus.persistence.audit import Delivery, MessageView
+    from actorbus.persistence.answers import Delivery, MessageView
 
 _RAISED: Final = re.compile(r"^(?P<type>[A-Za-z_][\w.]*)(?:: (?P<said>.*))?\Z", re.DOTALL)
 _REFUSED: Final = " refused the message: "

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from actorbus.actors.agent import Agent
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
 _REF: Final = re.compile(r"<Ref '([^']{1,128})'>")
 _BUILTIN: Final[dict[str, Callable[[Any], Any]]] = {

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from actorbus.actors.loader import Broken
     from actorbus.bus.middleware import Handle, Outcome
     from actorbus.message import Message
-    from actorbus.persistence.audit import Audit, MessageView
+    from actorbus.persistence.answers import MessageView
+    from actorbus.persistence.audit import Audit
     from actorbus.replay.cast import Cast
     from actorbus.replay.course import Change, Step
     from actorbus.replay.divergence import Divergence

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from actorbus.message import MessageId
-    from actorbus.persistence.audit import Delivery, MessageView
+    from actorbus.persistence.answers import Delivery, MessageView
     from actorbus.replay.said import Said
 
 Handling = tuple["MessageId", str]

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from actorbus.message import MessageId
     from actorbus.node import Node
-    from actorbus.persistence.audit import Audit, MessageView
+    from actorbus.persistence.answers import MessageView
+    from actorbus.persistence.audit import Audit
 
 REPAIR_OF: Final = "repair_of"
 """The header with the id of the message that this one is sent in place of."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from actorbus.actors.loader import Broken
     from actorbus.message import MessageId
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
     from actorbus.replay.divergence import Divergence
     from actorbus.replay.said import Said
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from actorbus.message import MessageId
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
 _TO_MANY: Final = frozenset({MessageKind.BROADCAST, MessageKind.EVENT})
 _STAND_INS: Final = ("$redacted", "$repr", "$failed")

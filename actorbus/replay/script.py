@@ -18,7 +18,7 @@ from actorbus.replay.said import said
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
     from actorbus.replay.course import Course
     from actorbus.replay.record import Handling, Record
     from actorbus.replay.said import Said

@@ -8,7 +8,7 @@ from actorbus.message import MessageId
 
 if TYPE_CHECKING:
     from actorbus.message import Message
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
 REPLAY_OF: Final = "replay_of"
 """The header with the id of the message that this one repeats."""

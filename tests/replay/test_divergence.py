@@ -14,7 +14,7 @@ from actorbus.replay import Difference, Divergence, Replay
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
     Recorded = Callable[..., list[MessageView]]
 

@@ -15,7 +15,7 @@ from actorbus.replay import Replay
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
     Recorded = Callable[..., list[MessageView]]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
     Recorded = Callable[..., list[MessageView]]
 

@@ -26,8 +26,7 @@ from actorbus.persistence.drawing.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from actorbus.persistence.answers import Tree
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView, Tree
 
 
 @command

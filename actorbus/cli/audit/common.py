@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
 _DEMO: Final = "actorbus-demo.db"
 _PIPED_WIDTH: Final = 10_000

@@ -19,7 +19,7 @@ from actorbus.persistence.drawing.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
 _STYLES: Final = {
     Tone.NAME: "",

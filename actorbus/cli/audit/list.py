@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
 _WIDE: Final = 140
 """Columns of a terminal from which on everything about a message fits in one line."""

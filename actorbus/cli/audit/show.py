@@ -14,7 +14,7 @@ from actorbus.cli.terminal import fail
 from actorbus.persistence.drawing.plain import plain
 
 if TYPE_CHECKING:
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
 
 @command

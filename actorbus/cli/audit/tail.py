@@ -26,7 +26,8 @@ from actorbus.persistence.drawing.plain import plain
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from actorbus.persistence.audit import Audit, MessageView
+    from actorbus.persistence.answers import MessageView
+    from actorbus.persistence.audit import Audit
 
 
 @command

@@ -21,7 +21,7 @@ from actorbus.persistence.drawing.terminal import page
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
 __all__ = ["Format", "draw", "lay_out", "page"]
 

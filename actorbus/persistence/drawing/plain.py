@@ -9,7 +9,7 @@ from actorbus.message import format_id
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from actorbus.persistence.audit import Delivery, MessageView
+    from actorbus.persistence.answers import Delivery, MessageView
 
 
 def plain(view: MessageView) -> dict[str, Any]:

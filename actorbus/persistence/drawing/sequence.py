@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from actorbus.message import Reason
-    from actorbus.persistence.audit import Delivery, MessageView
+    from actorbus.persistence.answers import Delivery, MessageView
 
 ROW: Final = 1.0
 """The least distance between two arrows: the unit of all ``y``."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from typing import Any
 
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
     from actorbus.persistence.filters import Filter
     from actorbus.persistence.questions.scope import Condition
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from actorbus.message import MessageId
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
     from actorbus.persistence.filters import Filter
     from actorbus.persistence.questions.scope import Scope
 

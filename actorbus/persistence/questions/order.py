@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from actorbus.message import MessageId
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
 
 def causes_first(views: Sequence[MessageView]) -> list[MessageView]:

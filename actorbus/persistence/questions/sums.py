@@ -24,8 +24,7 @@ from sqlalchemy import (
 )
 
 from actorbus.message import Status
-from actorbus.persistence.answers import Exchange, Spread, Times
-from actorbus.persistence.audit import Counts
+from actorbus.persistence.answers import Counts, Exchange, Spread, Times
 from actorbus.persistence.models import AgentMessage, MessageEvent
 from actorbus.persistence.questions.conditions import conditions, id_range
 from actorbus.persistence.questions.scope import events, has_event, messages

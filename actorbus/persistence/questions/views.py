@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import select
 
 from actorbus.message import MessageKind, Priority, Status
-from actorbus.persistence.audit import Delivery, MessageView
+from actorbus.persistence.answers import Delivery, MessageView
 from actorbus.persistence.questions.scope import events, messages
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 
 from actorbus.message import MessageId, MessageKind, Priority, Reason, Status
-from actorbus.persistence.audit import Delivery, MessageView
+from actorbus.persistence.answers import Delivery, MessageView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -30,7 +30,7 @@ from tests.persistence.nodes.cast import Front, Ledger, Pricing
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from actorbus.persistence.audit import MessageView
+    from actorbus.persistence.answers import MessageView
 
 HERE = Path(__file__).parent
 CAST = {"front": Front, "pricing": Pricing, "ledger": Ledger}
@@ -284,7 +284,8 @@ def test_a_message_that_three_nodes_died_of_is_recorded_by_the_one_that_gives_it
 def test_what_waited_too_long_for_a_dead_node_is_recorded_by_the_one_that_ends_it(
     deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RedisTransport.__init__.__kwdefaults__, "orphans_kept", 1.5)
+    defaults: Any = RedisTransport.__init__.__kwdefaults__
+    monkeypatch.setitem(defaults, "orphans_kept", 1.5)
     monkeypatch.setattr("actorbus.bus.transports.redis.orphans._LOOK_AGAIN", 0.1)
     here, there = (deployment.start(name, **TIMES) for name in ("here", "there"))
     begun, let_go = Event(), Event()
