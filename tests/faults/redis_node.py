@@ -5,11 +5,24 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from workers import SlowWorker, Worker  # type: ignore[import-not-found]
+from workers import (  # type: ignore[import-not-found]
+    Follower,
+    SlowFollower,
+    SlowWorker,
+    Worker,
+)
 
 from actorbus import Node
 from actorbus.bus.transports.redis.doorbell import Doorbell
 from actorbus.settings import Settings
+
+CLASSES = {
+    (False, False): Worker,
+    (True, False): SlowWorker,
+    (False, True): Follower,
+    (True, True): SlowFollower,
+}
+"""Of agents by their names: whether slow, and whether followers."""
 
 
 def main(url: str, name: str, ttl: str, agents: str, bells: str) -> None:
@@ -21,7 +34,8 @@ def main(url: str, name: str, ttl: str, agents: str, bells: str) -> None:
     node.load(Path(__file__).with_name("workers.py"))
     for agent in agents.split(","):
         if agent:
-            node.spawn(SlowWorker if agent.startswith("slow") else Worker, name=agent)
+            slow, follows = agent.startswith("slow"), "follower" in agent
+            node.spawn(CLASSES[slow, follows], name=agent)
     sys.stdout.write("up\n")
     sys.stdout.flush()
     node.wait()

@@ -34,6 +34,26 @@ class SlowWorker(Worker):
         write_down(self.name, text)
 
 
+class Follower(Agent):
+    """Writes down what is published."""
+
+    failover = True
+    subscriptions = ("news",)
+
+    @handles
+    def hear(self, text: str) -> None:
+        write_down(self.name, text)
+
+
+class SlowFollower(Follower):
+    """Half as quick as events come."""
+
+    @handles
+    def hear(self, text: str) -> None:
+        time.sleep(0.004)
+        write_down(self.name, text)
+
+
 def write_down(agent: str, text: str) -> None:
     """Whose message that was, its number, and when; not what fills it up."""
     sender, number = text.split(" ")[:2]
