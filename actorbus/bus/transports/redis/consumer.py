@@ -1,13 +1,14 @@
 """The way in: a node reads the inboxes of its agents, and acknowledges what they have done.
 
-Threads, however many agents: a *listener* hears the doorbell (a hint, no more), the *fetcher*
-brings messages to agents with room in their window, many agents a round trip, and sends the
+Threads, however many agents: a *listener* hears the doorbell (a hint, no more: what little comes
+along with it is handed out at once, and is in the log all the same), the *fetcher* brings
+messages to agents with room in their window, many agents a round trip, and sends the
 acknowledgements. Every second, and after any trouble, it sweeps: it asks which agents have
 messages that were not seen, so a bell that nobody heard costs a second and nothing else.
 
-Acknowledged is after 8 messages of an agent or 20 ms, and before an agent is given up. No more
-than 16 are with an agent beyond that, so at most 16 of one that was busy run again when its
-node dies.
+Acknowledged is after 8 messages of an agent or 20 ms, 10 ms if it has none in hand, and before
+an agent is given up. No more than 16 are with an agent beyond that, so at most 16 of one that
+was busy run again when its node dies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Hearing that something may have come, over pub/sub: a hint, no more."""
+"""Hearing that something may have come, over pub/sub: a hint, no more, whatever comes along."""
 
 from __future__ import annotations
 
