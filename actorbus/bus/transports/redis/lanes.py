@@ -26,6 +26,8 @@ _REMEMBERED: Final = 600.0
 """Seconds for which the server knows what it had of us for an agent that is gone."""
 REDISCOVERY: Final = 10.0
 """Seconds that owners have to come back to a server that lost everything."""
+_SWEEP: Final = 60.0
+"""Seconds between two looks for lanes to forget."""
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
@@ -80,13 +82,17 @@ class _Kept:
 
 
 class _Lane:
-    """Messages to one agent: ``waiting`` ones get the numbers after ``accepted``."""
+    """Messages to one agent: ``waiting`` ones get the numbers after ``accepted``.
+
+    The first has the number `first`: above all that a lane to this agent, forgotten since, had.
+    """
 
     __slots__ = (
         "accepted",
         "accepted_at",
         "agent",
         "base",
+        "first",
         "kept",
         "missing_since",
         "on_the_way",
@@ -96,9 +102,10 @@ class _Lane:
         "window",
     )
 
-    def __init__(self, agent: str) -> None:
+    def __init__(self, agent: str, first: int) -> None:
         self.agent = agent
-        self.accepted = 0
+        self.first = first
+        self.accepted = first - 1
         self.accepted_at = 0.0
         """When the server last took one."""
         self.waiting: deque[Parcel] = deque()
@@ -109,7 +116,7 @@ class _Lane:
         """How many messages are in the window."""
         self.missing_since: float | None = None
         """Since when the server does not know the agent any more."""
-        self.base = False
+        self.base = first > 1
         """Whether the next message begins the numbering anew."""
         self.rests_until = 0.0
         self.pause = _FIRST_PAUSE
@@ -141,6 +148,9 @@ class Lanes:
         self._batch: list[_Lane] = []
         self.waiting = 0
         """Messages that are not accepted yet."""
+        self._first = 1
+        """The number of a new lane's first message."""
+        self._sweep_at = 0.0
         self.doubts_until = 0.0
         """Until when an agent that the server does not know may be one that it has lost."""
 
@@ -148,7 +158,7 @@ class Lanes:
         """Send `parcel` after all before it to the same agent."""
         lane = self._lanes.get(parcel.agent)
         if lane is None:
-            lane = self._lanes[parcel.agent] = _Lane(parcel.agent)
+            lane = self._lanes[parcel.agent] = _Lane(parcel.agent, self._first)
         if not lane.waiting:
             self._busy.append(lane)
         lane.waiting.append(parcel)
@@ -188,6 +198,8 @@ class Lanes:
             self._settle(lane, answer, now, news)
         self._batch = []
         self._busy = deque(lane for lane in self._busy if lane.waiting)
+        if now >= self._sweep_at:
+            self._sweep(now)
         return news
 
     def failed(self) -> None:
@@ -231,7 +243,7 @@ class Lanes:
             return False
         if now < self.doubts_until:
             return True
-        if not lane.accepted:
+        if lane.accepted < lane.first:
             return False
         if lane.missing_since is None:
             lane.missing_since = now
@@ -269,10 +281,10 @@ class Lanes:
         """
         again = self._kept_after(lane, last)
         first = lane.accepted + 1 - len(again)
-        if first > last + 1:
-            if now - lane.accepted_at < _REMEMBERED:
-                news.append(Hole(lane.agent, first - last - 1))
-            lane.base = True
+        lane.base = first > last + 1
+        missing = first - max(last + 1, lane.first)
+        if missing > 0 and now - lane.accepted_at < _REMEMBERED:
+            news.append(Hole(lane.agent, missing))
         lane.waiting.extendleft(reversed(again))
         self.waiting += len(again)
         lane.accepted = first - 1
@@ -297,6 +309,18 @@ class Lanes:
             self._forget(lane, len(window[0].parcels))
         while window and (lane.kept > self._window or self._kept_bytes > self._window_bytes):
             self._forget(lane, 1)
+
+    def _sweep(self, now: float) -> None:
+        """Forget those to whom nothing was sent for long: who sends to many would keep them all.
+
+        The server may know of them for longer still, so a number is never given twice.
+        """
+        self._sweep_at = now + _SWEEP
+        for lane in list(self._lanes.values()):
+            self._forget_old(lane, now)
+            if not lane.waiting and now - lane.accepted_at > _REMEMBERED:
+                self._first = max(self._first, lane.accepted + 1)
+                del self._lanes[lane.agent]
 
     def _forget(self, lane: _Lane, count: int) -> None:
         """The first messages of the window: no more than those that were accepted together."""

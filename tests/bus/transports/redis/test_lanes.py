@@ -228,6 +228,48 @@ class TestLostTails:
         assert sum(len(kept.parcels) for kept in lanes._lanes["a"].window) == 10
 
 
+class TestForgetting:
+    def test_who_was_sent_nothing_for_long_is_forgotten_and_no_number_is_given_twice(self) -> None:
+        lanes = lanes_with("1", "2")
+        accept(lanes, now=0.0)
+        lanes.add(parcel("x", "b"))
+        accept(lanes, now=700.0)
+        lanes.add(parcel("3"))
+
+        forgotten = list(lanes._lanes) == ["b", "a"]
+        batch = lanes.next_batch(700.0, 1_000)
+
+        assert forgotten
+        assert [(one.base, sent([one])) for one in batch] == [(True, [(3, "3")])]
+
+    def test_one_with_messages_that_wait_is_not(self) -> None:
+        lanes = lanes_with("1")
+        lanes.next_batch(0.0, 1_000)
+        lanes.answered([refused(Taken.FULL)], 0.0)
+        lanes.add(parcel("x", "b"))
+
+        accept(lanes, now=0.0001)
+        numbered = accept(lanes, now=700.0)
+
+        assert numbered == [(1, "1")]
+
+    def test_what_an_earlier_life_of_the_lane_sent_is_no_hole(self) -> None:
+        lanes = lanes_with("1", "2")
+        accept(lanes, now=0.0)
+        lanes.add(parcel("x", "b"))
+        accept(lanes, now=700.0)
+        lanes.add(parcel("3"))
+        accept(lanes, now=700.0)
+        lanes.add(parcel("4"))
+        lanes.next_batch(701.0, 1_000)
+
+        news = lanes.answered([refused(Taken.GAP, 0)], 701.0)
+
+        assert news == []
+        batch = lanes.next_batch(701.0, 1_000)
+        assert [(one.base, sent([one])) for one in batch] == [(True, [(3, "3"), (4, "4")])]
+
+
 def test_what_was_given_up_is_named() -> None:
     lanes = lanes_with("1", "2")
 
