@@ -17,6 +17,7 @@
     │   │   └── InvalidName      not the name of an agent, capability or topic, no message's id
     │   ├── UnknownTransport     no transport for that URL scheme
     │   ├── TransportUnavailable the transport's server cannot be reached
+    │   │   └── InvalidUrl       its URL, or what goes with it, cannot be meant
     │   ├── NotFlushed           sends that were not accepted in time
     │   └── BusClosed            the node has stopped or was never started
     ├── ActorError               agents at work
@@ -202,6 +203,10 @@ class UnknownTransport(BusError):
 
 class TransportUnavailable(BusError):
     """The transport's server cannot be reached."""
+
+
+class InvalidUrl(TransportUnavailable):
+    """No server can be meant by that URL and the settings that go with it: wait for none."""
 
 
 class NotFlushed(BusError):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from actorbus.cli import terminal
-from actorbus.errors import InvalidSettings, TransportUnavailable, UnknownTransport
+from actorbus.errors import InvalidSettings, InvalidUrl, TransportUnavailable, UnknownTransport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -51,7 +51,7 @@ def deployment(bus: str, namespace: str | None) -> Iterator[tuple[RedisDirectory
         settings = Settings() if namespace is None else Settings(namespace=namespace)
         _, where = parsed(bus)
         server = RedisServer(where, name="actorbus-cli", access=Access.of(settings))
-    except (InvalidSettings, UnknownTransport) as error:
+    except (InvalidSettings, InvalidUrl, UnknownTransport) as error:
         terminal.fail(str(error), 2)
     except TransportUnavailable as error:
         terminal.fail(str(error), 1)

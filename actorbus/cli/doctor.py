@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from actorbus.cli import terminal
-from actorbus.errors import InvalidSettings, TransportUnavailable, UnknownTransport
+from actorbus.errors import InvalidSettings, InvalidUrl, TransportUnavailable, UnknownTransport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def doctor(
     try:
         transport, url = parsed(bus)
         server = RedisServer(url, name="actorbus-doctor", access=Access.of(Settings()))
-    except (UnknownTransport, InvalidSettings) as error:
+    except (InvalidSettings, InvalidUrl, UnknownTransport) as error:
         terminal.fail(str(error), 2)
     except TransportUnavailable as error:
         terminal.fail(str(error), 1)

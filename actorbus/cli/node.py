@@ -14,7 +14,13 @@ import typer
 from rich.table import Table
 
 from actorbus.cli import terminal
-from actorbus.errors import ActorbusError, AuditUnavailable, NameTaken, TransportUnavailable
+from actorbus.errors import (
+    ActorbusError,
+    AuditUnavailable,
+    InvalidUrl,
+    NameTaken,
+    TransportUnavailable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,6 +84,8 @@ def node(
         try:
             _pin(pin)
             runs = _started(start, bus, name, signals)
+        except InvalidUrl as error:
+            terminal.fail(str(error), 2)
         except (TransportUnavailable, AuditUnavailable) as error:
             terminal.fail(str(error), 1)
         except ActorbusError as error:

@@ -57,7 +57,7 @@ def transport_of(
     from actorbus.redis_client.urls import BUS_SCHEMES
 
     if isinstance(bus, str):
-        scheme = bus.split(":", 1)[0]
+        scheme = bus.split(":", 1)[0].lower()
         if scheme not in BUS_SCHEMES:
             raise UnknownTransport(bus, ("memory", *BUS_SCHEMES))
         return _redis_transport(bus, name, settings, make_codec())

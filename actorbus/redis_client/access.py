@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actorbus.errors import TransportUnavailable
+from actorbus.errors import InvalidUrl
 from actorbus.settings import NAME_A_FILE, is_key
 
 if TYPE_CHECKING:
@@ -71,21 +71,21 @@ class Access:
         """See that the files are there, and are of use.
 
         Raises:
-            TransportUnavailable: naming the setting.
+            InvalidUrl: naming the setting.
         """
         files = _given(redis_ca=self.ca, redis_cert=self.cert, redis_key=self.key)
         for name, file in files.items():
             if not tls:
-                raise TransportUnavailable(
+                raise InvalidUrl(
                     f"{shown} is without TLS, but {name} is set; its scheme with TLS begins"
                     " with rediss"
                 )
             if is_key(file):
-                raise TransportUnavailable(f"{shown}: {name}: {NAME_A_FILE}")
+                raise InvalidUrl(f"{shown}: {name}: {NAME_A_FILE}")
             if not Path(file).is_file():
-                raise TransportUnavailable(f"{shown}: {name} names {file}, and there is no file")
+                raise InvalidUrl(f"{shown}: {name} names {file}, and there is no file")
         if self.key is not None and self.cert is None:
-            raise TransportUnavailable(f"{shown}: redis_key needs redis_cert, its certificate")
+            raise InvalidUrl(f"{shown}: redis_key needs redis_cert, its certificate")
 
 
 def _told(secret: SecretStr | None) -> Any:

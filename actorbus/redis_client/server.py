@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from actorbus.errors import TransportUnavailable
+from actorbus.errors import InvalidUrl, TransportUnavailable
 from actorbus.redis_client.access import Access
 from actorbus.redis_client.line import Line
 from actorbus.redis_client.urls import Kind, address
@@ -48,7 +48,8 @@ class RedisServer:
 
     Raises:
         UnknownTransport: another scheme.
-        TransportUnavailable: redis-py is not installed, or it cannot read the URL.
+        InvalidUrl: it, or what goes with it, cannot be meant.
+        TransportUnavailable: redis-py is not installed.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class RedisServer:
         try:
             return Clients(self._address, access)
         except (TypeError, ValueError) as error:
-            raise TransportUnavailable(
+            raise InvalidUrl(
                 f"{self.shown}: what is after the ? is no option of redis-py's"
                 f" ({self._words(error)})"
             ) from None

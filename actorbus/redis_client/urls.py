@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Final, Literal, NamedTuple
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
-from actorbus.errors import TransportUnavailable, UnknownTransport
+from actorbus.errors import InvalidUrl, UnknownTransport
 
 
 class Kind(Enum):
@@ -97,7 +97,7 @@ def address(url: str) -> Address:
 
     Raises:
         UnknownTransport: its scheme is none of ``SCHEMES``.
-        TransportUnavailable: its hosts, service or database are none; the error says how to
+        InvalidUrl: its hosts, service or database are none; the error says how to
             write it, and quotes no password.
     """
     scheme = url.partition(":")[0].lower()
@@ -122,7 +122,7 @@ def checked_url(url: str) -> str:
     """`url`, if it is a Redis server's.
 
     Raises:
-        UnknownTransport, TransportUnavailable: as ``address``.
+        UnknownTransport, InvalidUrl: as ``address``.
     """
     address(url)
     return url
@@ -151,7 +151,7 @@ def _split(url: str, kind: Kind) -> SplitResult:
     try:
         parts = urlsplit(url)
         if _hides_a_password(parts):
-            raise TransportUnavailable(
+            raise InvalidUrl(
                 "that is no URL of a Redis server: in a user name or password, write"
                 " @ as %40, / as %2F, ? as %3F and # as %23"
             )
@@ -159,7 +159,7 @@ def _split(url: str, kind: Kind) -> SplitResult:
             parts.port  # noqa: B018 - this reads it, and raises
     except ValueError as error:
         why = f" ({error})" if "@" not in url else ""
-        raise TransportUnavailable(
+        raise InvalidUrl(
             f"that is no URL of a Redis server{why}; such as {_EXAMPLES[kind]}{_hint(url, kind)}"
         ) from None
     return parts
@@ -183,7 +183,7 @@ def _hosts(parts: SplitResult, kind: Kind) -> tuple[tuple[str, int], ...]:
     if kind is Kind.SINGLE:
         return ((found[0][0] or "localhost", found[0][1]),)
     if not all(host for host, _ in found):
-        raise TransportUnavailable(
+        raise InvalidUrl(
             f"{shown(parts.geturl())} names no host, or a port that is none; such as"
             f" {_EXAMPLES[kind]}"
         )
@@ -194,23 +194,17 @@ def _path(parts: SplitResult, kind: Kind, people_see: str) -> tuple[str, str]:
     """The service and the database."""
     if parts.scheme == "unix":
         if not parts.path.strip("/") or parts.netloc.rpartition("@")[2]:
-            raise TransportUnavailable(
-                f"{people_see} names no socket; such as unix:///run/redis.sock"
-            )
+            raise InvalidUrl(f"{people_see} names no socket; such as unix:///run/redis.sock")
         return "", ""
     service, database = "", parts.path.strip("/")
     if kind is Kind.SENTINEL:
         service, _, database = database.partition("/")
         if not service:
-            raise TransportUnavailable(f"{people_see} names no service; such as {_EXAMPLES[kind]}")
+            raise InvalidUrl(f"{people_see} names no service; such as {_EXAMPLES[kind]}")
     if database and not database.isdecimal():
-        raise TransportUnavailable(
-            f"{people_see}: the database is a number, such as {_EXAMPLES[kind]}"
-        )
+        raise InvalidUrl(f"{people_see}: the database is a number, such as {_EXAMPLES[kind]}")
     if kind is Kind.CLUSTER and database.strip("0"):
-        raise TransportUnavailable(
-            f"{people_see}: a cluster has no database but 0; use a namespace instead"
-        )
+        raise InvalidUrl(f"{people_see}: a cluster has no database but 0; use a namespace instead")
     return unquote(service), database
 
 

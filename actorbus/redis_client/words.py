@@ -68,6 +68,11 @@ _MEANINGS: Final = (
         "it is no cluster: use a scheme without +cluster",
     ),
     (
+        r"unknown command .?SENTINEL",
+        "it is no sentinel: give a sentinel's port, usually 26379, or use a scheme without"
+        " +sentinel",
+    ),
+    (
         r"MovedError|AskError",
         "it is one of a cluster: use a scheme with +cluster",
     ),

@@ -156,6 +156,9 @@ def test_a_deployment_without_nodes_is_no_failure(run: Any) -> None:
         ["agents", "--capability", "*"],
         ["nodes", "--bus", "memory://"],
         ["agents", "--bus", "memory://"],
+        ["nodes", "--bus", "redis://host:port/0"],
+        ["ask", "counter", "1", "--bus", "redis+pubsub://host/zero"],
+        ["dead-letters", "--bus", "redis+cluster://host/3"],
     ],
 )
 def test_what_cannot_be_meant_ends_with_2(run: Any, arguments: list[str]) -> None:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from redis import Redis
 from typer.testing import CliRunner
 
@@ -119,8 +121,9 @@ def test_one_that_is_not_there_is_one_sentence_without_the_password() -> None:
     assert "secret" not in result.output
 
 
-def test_what_is_no_server_is_wrong_usage() -> None:
-    result = CliRunner().invoke(app, ["doctor", "--bus", "memory://"])
+@pytest.mark.parametrize("url", ["memory://", "redis://host:port/0", "unix://"])
+def test_what_is_no_server_is_wrong_usage(url: str) -> None:
+    result = CliRunner().invoke(app, ["doctor", "--bus", url])
 
     assert result.exit_code == 2
-    assert "redis://" in result.stderr
+    assert re.search(r"such as|Known: redis://", result.stderr)

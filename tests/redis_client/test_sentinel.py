@@ -15,6 +15,7 @@ from redis.sentinel import SentinelManagedSSLConnection
 from actorbus.bus.transports.redis.log import START, InboxLog, Outgoing, Sent, Taken
 from actorbus.errors import TransportUnavailable
 from actorbus.redis_client import Access, RedisServer, Script, run_all, scripts
+from tests.conftest import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,6 +26,17 @@ if TYPE_CHECKING:
 SET = Script("redis.call('SET', KEYS[1], ARGV[1]) return redis.call('GET', KEYS[1])")
 COUNT = 50
 ANN = Access(username="ann", password=SecretStr("s3cret"))
+
+
+def test_a_server_that_is_no_sentinel_is_said_to_be_none(
+    start_redis: Callable[..., RedisProcess],
+) -> None:
+    (port,) = free_ports(1)
+    start_redis(port=port)
+    server = RedisServer(f"redis+sentinel://127.0.0.1:{port}/main")
+
+    with pytest.raises(TransportUnavailable, match=r"use a scheme without \+sentinel"):
+        server.version()
 
 
 def test_a_failover_loses_nothing_that_the_replica_had(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import SecretStr
 
-from actorbus.errors import InvalidSettings, TransportUnavailable, UnknownTransport
+from actorbus.errors import InvalidSettings, InvalidUrl, UnknownTransport
 from actorbus.redis_client import Access, Kind, RedisServer, parsed
 from actorbus.redis_client.urls import address
 from actorbus.settings import Settings
@@ -72,7 +72,7 @@ class TestAddresses:
         ],
     )
     def test_one_that_cannot_be_meant_says_what_can(self, url: str, says: str) -> None:
-        with pytest.raises(TransportUnavailable, match=says):
+        with pytest.raises(InvalidUrl, match=says):
             RedisServer(url)
 
     @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ class TestAddresses:
         ],
     )
     def test_a_password_that_cuts_its_url_short_is_said_and_not_shown(self, url: str) -> None:
-        with pytest.raises(TransportUnavailable) as raised:
+        with pytest.raises(InvalidUrl) as raised:
             RedisServer(url)
 
         assert "cret" not in str(raised.value)
@@ -159,7 +159,7 @@ class TestAccess:
     def test_files_that_cannot_be_meant_are_said(
         self, url: str, access: dict[str, Any], says: str
     ) -> None:
-        with pytest.raises(TransportUnavailable, match=says):
+        with pytest.raises(InvalidUrl, match=says):
             RedisServer(url, access=Access(**access))
 
     def test_a_key_where_its_file_is_wanted_is_not_printed(self) -> None:
