@@ -21,6 +21,7 @@ from actorbus import (
     InvalidArgument,
     InvalidName,
     InvalidSettings,
+    InvalidUrl,
     NameTaken,
     Node,
     NotDrained,
@@ -29,6 +30,7 @@ from actorbus import (
     Send,
     Settings,
     Status,
+    Supervision,
     UnknownRecipient,
     UnknownTransport,
     handles,
@@ -84,6 +86,7 @@ def run_apart(code: str) -> subprocess.CompletedProcess[str]:
         ({"bus": "redi://host"}, UnknownTransport, "memory://"),
         ({"bus": "http://host"}, UnknownTransport, "memory://"),
         ({"bus": "redis-host"}, UnknownTransport, "the bus 'redis-host'"),
+        ({"bus": "REDIS://host:port"}, InvalidUrl, r"such as redis://host:6379/0"),
         ({"bus": "redi://:secret@host"}, UnknownTransport, r"bus .redi:.\. Did you mean .redis."),
         ({"bus": ""}, UnknownTransport, r"the bus ''\. Known: memory://"),
         ({"bus": 5}, UnknownTransport, r"the bus 5\. Known: memory://"),
@@ -317,6 +320,33 @@ def test_a_handler_that_does_not_return_is_left_behind_and_named() -> None:
         with pytest.raises(AgentStopped):
             reply.get()
     gate.set()
+
+
+def test_what_a_handler_left_behind_would_try_again_is_a_dead_letter() -> None:
+    gate, started = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    class Failing(Agent):
+        supervision = Supervision(retries=1)
+
+        @handles
+        def fail(self, word: str) -> None:
+            threads.append(threading.current_thread())
+            started.set()
+            assert gate.wait(SOON)
+            raise ValueError(word)
+
+    node = Node(settings=QUIET).start()
+    node.spawn(Failing).tell("in hand")
+    assert started.wait(SOON)
+    with pytest.raises(NotStopped):
+        node.stop(0.05)
+
+    gate.set()
+    threads[0].join(SOON)
+
+    letters = [(letter.message.payload, letter.reason) for letter in node.dead_letters.list()]
+    assert letters == [("in hand", Reason.STOPPED)]
 
 
 def test_stopping_lets_the_message_in_hand_end_and_drains_on_request() -> None:

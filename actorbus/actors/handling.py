@@ -268,6 +268,10 @@ def wait_to_retry(
     """
     again = message.copy(attempt=attempt)
     clock = cell.runtime.clock
+    if cell.mailbox.ended:
+        # The node stopped and left this handler behind: there is no next one.
+        life.end_waiting(cell, [again])
+        return False
     if not cell.waits_in_turn:
         if cell._retries is None:
             cell._retries = {}
