@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+RIGHTS: Final = "~{* resetchannels &{* +@all -@dangerous +info +client|setname +client|setinfo"
+"""What a bus needs of an ACL user's, as ACL SETUSER takes it, beside a password."""
+CLUSTER_RIGHTS: Final = "+cluster|slots +cluster|info"
+"""And in a cluster."""
+
 _LOGIN: Final = "set ACTORBUS_REDIS_USERNAME and ACTORBUS_REDIS_PASSWORD"
 _CERTIFICATE: Final = (
     "it does not take our certificate, or wants one: name its file, ACTORBUS_REDIS_CERT, and"
@@ -33,8 +38,8 @@ _MEANINGS: Final = (
     ),
     (
         r"NOPERM|has no permissions|can't run this command|can't access at least one of the",
-        "the user may not do this: allow it with ACL SETUSER the keys ~{*, the channels &{*"
-        " and the commands +@all -@dangerous +info",
+        f"the user may not do this: allow it with ACL SETUSER and its name, {RIGHTS}, in a"
+        f" cluster {CLUSTER_RIGHTS}, too",
     ),
     (
         r"[Hh]ostname mismatch|IP address mismatch|doesn't match",

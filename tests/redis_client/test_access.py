@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import SecretStr
 from redis import Redis
+from typer.testing import CliRunner
 
+from actorbus import Node, agent
+from actorbus.cli import app
 from actorbus.errors import TransportUnavailable
 from actorbus.redis_client import Access, RedisServer, Script, run_all
+from actorbus.redis_client.words import CLUSTER_RIGHTS, RIGHTS
 from tests.conftest import free_ports
 from tests.redis_client.tls_proxy import Authority, TlsProxy
 
@@ -22,6 +26,11 @@ if TYPE_CHECKING:
 
 ALL: Any = {"keys": ["*"], "channels": ["*"], "categories": ["+@all"]}
 SECRET = "s3cret@/:?#"
+
+
+@agent
+def shout(text: str) -> str:
+    return text.upper()
 
 
 class Wrapped:
@@ -192,6 +201,29 @@ class TestUsers:
             )
             client.acl_setuser("default", enabled=True, reset_passwords=True, passwords=["+other"])
         return process.url
+
+    def test_the_rights_that_an_error_names_are_enough_for_nodes(
+        self, process: RedisProcess, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with Redis.from_url(process.url) as client:
+            rights = [*RIGHTS.split(), *CLUSTER_RIGHTS.split()]
+            client.execute_command("ACL SETUSER", "ann", "on", f">{SECRET}", *rights)
+        monkeypatch.setenv("ACTORBUS_REDIS_USERNAME", "ann")
+        monkeypatch.setenv("ACTORBUS_REDIS_PASSWORD", SECRET)
+
+        with Node(process.url, name="one") as one, Node(process.url, name="two") as two:
+            shouter = one.spawn(shout, name="shout")
+            shouter.subscribe("news.>")
+            one.context.set("k", 1)
+            answer = two.ask("shout", "a").get()
+            two.topic("news.eu").publish("b")
+            seen = two.context.get("k")
+            checked = CliRunner().invoke(app, ["doctor", "--bus", process.url])
+
+        assert (answer, seen) == ("A", 1)
+        assert checked.exit_code == 0, checked.output
+        with Redis.from_url(process.url) as client:
+            assert client.acl_log() == []
 
     def test_one_with_the_right_password_comes_in(self, url: str) -> None:
         assert said(url, Access(username="ann", password=SecretStr(SECRET))) == ""
