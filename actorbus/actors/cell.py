@@ -315,6 +315,8 @@ class Cell:
                     # What mailbox.take() does, in line. An interrupt in between would break the
                     # turn, and end the agent.
                     first = run.popleft()
+                    if mailbox.ended and mailbox.was_left(first):
+                        break
                     payload = run.popleft()
                     created_at = run.popleft()
                 except IndexError:
@@ -548,6 +550,8 @@ class Cell:
                 try:
                     # As in turn().
                     entry = run.popleft()
+                    if mailbox.ended and mailbox.was_left(entry):
+                        break
                     payload = run.popleft()
                     created_at = run.popleft()
                 except IndexError:

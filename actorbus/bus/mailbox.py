@@ -16,7 +16,7 @@ What a lock would have to hold together is done so:
   to end, and a sender that finds its message behind the line has not sent it. Nothing is taken
   out, because another thread may just be taking: who is left behind in a handler when a node
   stops, comes back some time. What it has begun to take stays its own, the slots before the
-  line that make no whole message.
+  line that make no whole message; what it began to take later it leaves, see ``was_left``.
 - *Dropping the oldest* takes from the left as well, so under that policy alone the consumer takes
   under the lock, see ``_Guarded``.
 
@@ -173,6 +173,7 @@ class Mailbox:
 
     __slots__ = (
         "_credits",
+        "_left",
         "_limit",
         "_lock",
         "_lone_count",
@@ -229,6 +230,8 @@ class Mailbox:
         self._scheduled = False
         self._suspended = False
         self._waiters: list[Callable[[], object]] | None = None
+        self._left: tuple[object, ...] = ()
+        """The first slots of what whoever closed the mailbox has to end next, of each level."""
 
     # -- the sender's side
 
@@ -346,10 +349,10 @@ class Mailbox:
             return _COMMANDED
         if self._waiters is not None:
             self._call_waiters()
-        urgent, high, queue, low = self._queues
+        queues = urgent, high, queue, low = self._queues
         level = _NORMAL
         if urgent or high or low:
-            waiting = self._waiting_levels()
+            waiting = [level for level in _LEVELS if queues[level]]
             if len(waiting) > 1:
                 level, limit = self._choose(waiting, limit)
             elif not waiting:
@@ -357,7 +360,7 @@ class Mailbox:
             else:
                 level = waiting[0]
                 self._lone(level)
-            queue = self._queues[level]
+            queue = queues[level]
         elif not queue:
             # Nothing waits: be idle, unless something came in the meantime.
             self._serving = None
@@ -383,9 +386,20 @@ class Mailbox:
         """The next message of a run, in one step that no signal can interrupt.
 
         Raises:
-            IndexError: the overflow policy dropped the rest of the run.
+            IndexError: the overflow policy dropped the rest of the run, or it was closed.
         """
-        return self._entry(run.take() if isinstance(run, _Guarded) else _taken(run))
+        slots = run.take() if isinstance(run, _Guarded) else _taken(run)
+        if self.ended and self.was_left(slots[0]):
+            raise IndexError
+        return self._entry(slots)
+
+    def was_left(self, first: object) -> bool:
+        """Whether the mailbox closed just before the consumer took this, `first` of its slots.
+
+        Then it is not the consumer's to handle, who asks if ``ended`` is set.
+        """
+        with self._lock:
+            return any(first is left for left in self._left)
 
     def ran(self, taken: int) -> None:
         """Charge what was taken of the last run to its level. The consumer says so after each."""
@@ -453,11 +467,9 @@ class Mailbox:
             self._scheduled = True
             self._suspended = False
             queues, self._queues, self._normal = self._queues, _UNUSED, None
-            return [
-                envelope(self._entry(slots))
-                for queue in filter(None, queues)
-                for slots in _closed(queue)
-            ]
+            levels = [list(_closed(queue)) for queue in filter(None, queues)]
+            self._left = tuple(level[0][0] for level in levels if level)
+            return [envelope(self._entry(slots)) for level in levels for slots in level]
 
     # -- looking at it
 
@@ -603,10 +615,6 @@ class Mailbox:
         return plain_tell(MessageId(first), payload, created_at, self.name)
 
     # -- inside: the consumer
-
-    def _waiting_levels(self) -> list[Priority]:
-        queues = self._queues
-        return [level for level in _LEVELS if queues[level]]
 
     def _run_on(self, limit: int) -> Run:
         """Something came just when nobody was scheduled any more.
