@@ -82,6 +82,10 @@ class Level(Protocol):
 
 
 _ADMITTED: Final = (True, None)
+_NOTHING_TO_DROP: Final = (False, None)
+
+_PATIENCE: Final = 100
+"""Times a newcomer gives way to a sender that has the room and has not yet put its message in."""
 
 _DEEP: Final = 1_024
 """Messages after which a sender looks how many wait, and lets the consumer go first if it is as
@@ -546,6 +550,14 @@ class Mailbox:
         Admitted, or what to answer. The ticket of whoever is not admitted is refunded.
         """
         admission = self._admit(slots, priority)
+        for _ in range(_PATIENCE):
+            if admission is not _NOTHING_TO_DROP:
+                break
+            time.sleep(0)
+            self._ticket()
+            admission = self._admit(slots, priority)
+        if admission is _NOTHING_TO_DROP:
+            return False, envelope(self._entry(slots))
         if admission is _ADMITTED and self._scheduled and len(self) >= _DEEP:
             # Offer the interpreter to the consumer, who may have been waiting for it.
             time.sleep(0)
@@ -577,9 +589,8 @@ class Mailbox:
     def _drop_oldest(self, slots: Slots, priority: Priority) -> tuple[bool, Offered]:
         lowest = next((level for level in reversed(_LEVELS) if self._queues[level]), None)
         if lowest is None:
-            # The consumer was quicker, so there is room now.
-            self._ticket()
-            return True, None
+            # Either the consumer was quicker, or a sender that was let in has yet to put its own.
+            return _NOTHING_TO_DROP
         if priority > lowest:
             return False, envelope(self._entry(slots))
         self._ticket()

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from actorbus.bus.mailbox import Overflow, Run
 
 
-def mailbox_of(capacity: int) -> Mailbox:
-    return Mailbox("counter", MailboxPolicy(capacity, "reject"), None, lambda _: None)
+def mailbox_of(capacity: int, overflow: Overflow = "reject") -> Mailbox:
+    return Mailbox("counter", MailboxPolicy(capacity, overflow), None, lambda _: None)
 
 
 def test_a_sender_held_between_its_ticket_and_the_limit_does_not_get_past_the_bound() -> None:
@@ -38,6 +38,25 @@ def test_a_sender_held_between_its_ticket_and_the_limit_does_not_get_past_the_bo
 
     assert mailbox.put(tell("counter", "late"), Priority.NORMAL) is Refusal.FULL
     assert len(mailbox) == 2
+
+
+def test_a_sender_held_before_its_message_is_in_is_not_overtaken_past_the_bound() -> None:
+    mailbox = mailbox_of(1, "drop-oldest")
+    draw = mailbox._ticket
+    overtaking = tell("counter", "overtaking")
+    answers = []
+
+    def draw_and_be_held() -> int:
+        mailbox._ticket = draw
+        ticket = draw()
+        answers.append(mailbox.offer(overtaking))
+        return ticket
+
+    mailbox._ticket = draw_and_be_held
+    answers.append(mailbox.offer(tell("counter", "held")))
+
+    assert answers == [overtaking, None]
+    assert [message.payload for message in mailbox.waiting()] == ["held"]
 
 
 class ClosesAsItIsTaken(Mailbox):
