@@ -348,6 +348,8 @@ class Mailbox:
         owner will be woken. A count below 0: there are ``commands`` to take first.
         """
         self.interrupted = False
+        # No level, until the waiting ones were looked at: what comes meanwhile interrupts.
+        self._serving = None
         if self.commands is not None:
             self.interrupted = True
             return _COMMANDED
@@ -367,7 +369,6 @@ class Mailbox:
             queue = queues[level]
         elif not queue:
             # Nothing waits: be idle, unless something came in the meantime.
-            self._serving = None
             self._credits = None
             self._lone_count = 0
             self._scheduled = False

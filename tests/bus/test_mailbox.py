@@ -941,6 +941,20 @@ def test_a_message_that_is_swapped_while_the_consumer_looks_does_not_strand_it(
     assert len(consumer.mailbox) == 0
 
 
+def test_what_comes_just_as_a_lower_level_is_chosen_interrupts_its_run(consumer: Consumer) -> None:
+    consumer.offer("served", HIGH)
+    consumer.offer(0)
+    queue = SwappedAtALook(consumer.mailbox._queues[NORMAL])
+    consumer.mailbox._normal = consumer.mailbox._queues[NORMAL] = queue
+    for number in range(1, 4):
+        consumer.mailbox._queues[NORMAL].extend((tell("counter", number), None, None))
+    assert consumer.served(1) == ["served"]
+    queue.swap = lambda: consumer.offer("late", HIGH)
+    queue.looks_left = 1
+
+    assert consumer.served() == ["late", 0, 1, 2, 3]
+
+
 class SwappedAtALook(deque[Any]):
     """The deque of a level whose message a sender drops for its own, at a chosen moment."""
 
