@@ -177,10 +177,12 @@ def test_reading_for_new_agents_asks_the_server_nothing(
         return exchange(done, wanted, **how)
 
     monkeypatch.setattr(log, "exchange", count_and_exchange)
-    consumer = Consumer(log, server, "n1")
+    hears = threading.Event()
+    consumer = Consumer(log, server, "n1", due=hears.set)
     consumer.start()
-    bell = log.bell(log.tags[0], "n1")
-    wait_until(lambda: server.client.pubsub_numsub(bell)[0][1] == 1)  # then it asks for all it has
+    # When it begins to hear it asks for all it has, and only then for what rings.
+    wait_until(lambda: bool(server.client.publish(log.due_bell(log.tags[0]), b"due")))
+    assert hears.wait(DEADLINE)
 
     agents = [own(log, consumer, f"a{number}") for number in range(100)]
     way.send("a50", "hello")
