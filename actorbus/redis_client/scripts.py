@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 import time
+from enum import Enum
 from hashlib import sha1
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from redis import Redis
     from redis.cluster import RedisCluster
@@ -95,45 +96,69 @@ def run_all(client: Redis | RedisCluster, calls: Sequence[Call]) -> list[Any]:
     return results
 
 
-def _run_at_server(client: Redis, calls: Sequence[Call]) -> list[Any]:
-    results = _pipelined(client, calls)
-    unknown = _unknown(results)
-    if unknown:
-        for script in {calls[at][0] for at in unknown}:
-            client.script_load(script.text)
-        again = _pipelined(client, [calls[at] for at in unknown])
-        for at, result in zip(unknown, again, strict=True):
+def _run_known(run: Callable[[list[Call], _Means], list[Any]], calls: Sequence[Call]) -> list[Any]:
+    """Run calls by digest; those that are not known, again by other means.
+
+    A server may forget what it was given before it is asked for it, again and again: at last
+    each call brings its text.
+    """
+    from redis.exceptions import NoScriptError
+
+    results: list[Any] = [None] * len(calls)
+    left = list(range(len(calls)))
+    for means in _Means:
+        told = run([calls[at] for at in left], means)
+        for at, result in zip(left, told, strict=True):
             results[at] = result
+        left = [at for at in left if isinstance(results[at], NoScriptError)]
+        if not left:
+            break
     return results
 
 
-def _pipelined(client: Redis, calls: Sequence[Call]) -> list[Any]:
-    pipeline = client.pipeline(transaction=False)
-    for script, keys, arguments in calls:
-        pipeline.evalsha(script.digest, len(keys), *keys, *arguments)
-    return pipeline.execute(raise_on_error=False)
+class _Means(Enum):
+    """How a server is told which script it is to run, the cheapest first."""
+
+    KNOWN = 1
+    LOADED = 2
+    """All are given to it before the first is called."""
+    TEXT = 3
 
 
-def _unknown(results: Sequence[Any]) -> list[int]:
-    from redis.exceptions import NoScriptError
+def _commands(calls: Iterable[Call], means: _Means) -> list[tuple[Any, ...]]:
+    """A command for each call."""
+    if means is _Means.TEXT:
+        return [("EVAL", one.text, len(keys), *keys, *more) for one, keys, more in calls]
+    return [("EVALSHA", one.digest, len(keys), *keys, *more) for one, keys, more in calls]
 
-    return [at for at, one in enumerate(results) if isinstance(one, NoScriptError)]
+
+def _loads(calls: Iterable[Call], means: _Means) -> list[tuple[Any, ...]]:
+    """What is to be sent before them."""
+    if means is not _Means.LOADED:
+        return []
+    return [("SCRIPT LOAD", one.text) for one in {script for script, _, _ in calls}]
+
+
+def _run_at_server(client: Redis, calls: Sequence[Call]) -> list[Any]:
+    def run(some: list[Call], means: _Means) -> list[Any]:
+        loads = _loads(some, means)
+        pipeline: Any = client.pipeline(transaction=False)
+        for command in (*loads, *_commands(some, means)):
+            pipeline.execute_command(*command)
+        told: list[Any] = pipeline.execute(raise_on_error=False)
+        return told[len(loads) :]
+
+    return _run_known(run, calls)
 
 
 # -- in a cluster
 
 
 def _run_in_cluster(client: RedisCluster, calls: Sequence[Call]) -> list[Any]:
-    results = _scattered(client, calls)
-    unknown = _unknown(results)
-    if unknown:
-        again = _scattered(client, [calls[at] for at in unknown], load=True)
-        for at, result in zip(unknown, again, strict=True):
-            results[at] = result
-    return results
+    return _run_known(lambda some, means: _scattered(client, some, means), calls)
 
 
-def _scattered(client: RedisCluster, calls: Sequence[Call], *, load: bool = False) -> list[Any]:
+def _scattered(client: RedisCluster, calls: Sequence[Call], means: _Means) -> list[Any]:
     """Ask every server its part before any is heard; what fails stands in its calls' places."""
     from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError
 
@@ -147,7 +172,7 @@ def _scattered(client: RedisCluster, calls: Sequence[Call], *, load: bool = Fals
             continue
         parts.setdefault(node.name, _Part(client.get_redis_connection(node))).places.append(at)
     for part in parts.values():
-        part.ask([calls[at] for at in part.places], load=load)
+        part.ask([calls[at] for at in part.places], means)
     for part in parts.values():
         for at, result in zip(part.places, part.answers(), strict=True):
             results[at] = result
@@ -170,14 +195,8 @@ class _Part:
         self._sent = 0
         self._failed: Exception | None = None
 
-    def ask(self, calls: Iterable[Call], *, load: bool) -> None:
-        calls = list(calls)
-        loads = [("SCRIPT", "LOAD", one.text) for one in {call[0] for call in calls}]
-        runs = [
-            ("EVALSHA", script.digest, len(keys), *keys, *arguments)
-            for script, keys, arguments in calls
-        ]
-        commands = loads + runs if load else runs
+    def ask(self, calls: Sequence[Call], means: _Means) -> None:
+        commands = [*_loads(calls, means), *_commands(calls, means)]
         self._sent = len(commands)
         self._attempt(lambda: self._send(commands))
 

@@ -71,6 +71,16 @@ class TestManyScripts:
 
         assert run_all(server.client, calls(keys)) == answers(keys, 2)
 
+    def test_one_that_servers_forget_before_it_is_called_runs_all_the_same(
+        self, server: RedisServer, keys: list[str]
+    ) -> None:
+        forgotten = Script(ADD.text)
+        forgotten.digest = "0" * 40  # it cannot be known by that, as if it were flushed each time
+
+        found = run_all(server.client, [(forgotten, [key], [1]) for key in keys])
+
+        assert found == answers(keys, 1)
+
     def test_what_one_raises_stands_in_its_place(
         self, server: RedisServer, keys: list[str]
     ) -> None:

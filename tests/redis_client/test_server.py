@@ -46,6 +46,18 @@ class TestScripts:
 
         assert found == [[b"k", b"0"], [b"k", b"1"], [b"k", b"2"]]
 
+    def test_one_that_the_server_forgets_before_it_is_called_runs_all_the_same(
+        self, client: Redis
+    ) -> None:
+        forgotten = Script(ECHO.text)
+        forgotten.digest = "0" * 40  # it cannot be known by that, as if it were flushed each time
+        ECHO(client, ["k"], ["loaded"])
+
+        found = run_all(client, [(one, ["k"], ["a"]) for one in (ECHO, forgotten, ECHO)])
+
+        assert found == [[b"k", b"a"]] * 3
+        assert forgotten(client, ["k"], ["b"]) == [b"k", b"b"]
+
     def test_what_one_raises_stands_in_its_place(self, client: Redis) -> None:
         found = run_all(client, [(ECHO, ["k"], ["a"]), (FAIL, ["k"], []), (ECHO, ["k"], ["b"])])
 
