@@ -8,7 +8,8 @@ shows a password. Writers and readers have engines of their own:
   once, whatever the time-out. That time-out is Python's own, 5 s; ``?timeout=`` sets it.
 - ``sqlite://`` is one connection for everybody, with a lock round each use.
 - PostgreSQL: the same statements, and row-level security beside them (``tenancy.py``). No
-  statement waits for its answer without end (``patience.py``).
+  statement waits for its answer without end (``patience.py``). Readers keep one connection: a
+  new one costs as much as a page, and plans everything anew.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Database:
         in_memory = self.dialect == "sqlite" and self.path is None
         self._exclusive: Any = threading.RLock() if in_memory else nullcontext()
         self._writer = self._engine(in_memory=in_memory)
-        self._reader = self._writer if in_memory else self._engine(in_memory=False)
+        self._reader = self._writer if in_memory else self._engine(kept=1)
         self._hasty = self._writer if self.dialect == "sqlite" else self._engine(options=_HASTY)
         if self.dialect == "sqlite":
             _begin_at_once(self._writer, durable=durable)
@@ -170,10 +171,7 @@ class Database:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             elif snapshot and self.path is not None:
                 connection.exec_driver_sql("BEGIN")  # the driver begins none for what only reads
-            found = migrations.version(connection)
-            if found is None:
-                raise AuditUnavailable(f"{self.shown} holds no history yet; a node writes it")
-            self._check_known(found)
+            self._check_schema(connection)
             tenancy.enter(connection, self._tenant)
             yield connection
 
@@ -201,24 +199,31 @@ class Database:
         return f"<Database {self.shown}>"
 
     def _engine(
-        self, *, in_memory: bool = False, options: Mapping[str, int] = _POSTGRESQL
+        self,
+        *,
+        in_memory: bool = False,
+        kept: int = 0,
+        options: Mapping[str, int] = _POSTGRESQL,
     ) -> Engine:
-        pool: Any = StaticPool if in_memory else NullPool
+        """`kept`: how many connections to a server stay open for the next who asks."""
         if self.dialect == "sqlite":
             return create_engine(
                 self._url,
                 hide_parameters=True,
-                poolclass=pool,
+                poolclass=StaticPool if in_memory else NullPool,
                 connect_args={"check_same_thread": False},
             )
+        pool: dict[str, Any] = {"poolclass": NullPool}
+        if kept:
+            pool = {"pool_size": kept, "max_overflow": -1, "pool_pre_ping": True}
         wanted = {name: value for name, value in options.items() if name not in self._url.query}
         try:
             engine = create_engine(
                 self._url,
                 hide_parameters=True,
-                poolclass=pool,
                 paramstyle="format",
                 connect_args=wanted,
+                **pool,
             )
         except ImportError:
             raise AuditUnavailable(
@@ -256,6 +261,16 @@ class Database:
                 f"the directory {self.path.parent} does not exist: make it, or name a file"
                 " in one that does"
             )
+
+    def _check_schema(self, connection: Connection) -> None:
+        """See once a connection that there is a history, of a schema that we can read."""
+        if connection.info.get("schema") == migrations.HEAD:
+            return
+        found = migrations.version(connection)
+        if found is None:
+            raise AuditUnavailable(f"{self.shown} holds no history yet; a node writes it")
+        self._check_known(found)
+        connection.info["schema"] = found
 
     def _check_known(self, version: str | None) -> None:
         if version is not None and version not in migrations.KNOWN:
