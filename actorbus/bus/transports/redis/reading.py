@@ -8,7 +8,7 @@ turns as in a mailbox: each has 8, 4, 2, 1 credits, and the highest that waits a
 next. What a former owner may have died of is handed out alone, and each try is counted on the
 server first. After a ``Reset`` (the server
 lost its tail) the same messages may come again: those in hand or done of late are known by
-their ids, and left out.
+their ids, and left out. Somebody else's copy of a message in hand waits until that is done.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Reading:
         "_again",
         "_alone",
         "_credits",
+        "_displaced",
         "_done",
         "_done_ids",
         "_in_hand",
@@ -94,8 +95,10 @@ class Reading:
         self._done_ids: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._again = False
         """Whether the log was reset, and what was handed out before that may come again."""
+        self._displaced: set[bytes] = set()
+        """In that case, of what was in hand then, and was not found again."""
         self._known: set[bytes] = set()
-        """In that case, of what was done then."""
+        """And of what was done then."""
 
     @property
     def enough(self) -> int:
@@ -141,8 +144,9 @@ class Reading:
             moved[item.level] = Cursor(item.position + 1, item.id)
             if item.id in self._known:
                 self._finish(item)
-            elif item.id in self._in_hand:
+            elif item.id in self._displaced and item.id in self._in_hand:
                 # It lies elsewhere now; it is done when its handler is.
+                self._displaced.discard(item.id)
                 self._in_hand[item.id] = item
             else:
                 yield item
@@ -182,7 +186,12 @@ class Reading:
             return []
         take = queue.popleft
         chosen = [_read(take()) for _ in range(count)]
-        self._in_hand.update([(item.id, item) for item in chosen])
+        by_id = {item.id: item for item in chosen}
+        if len(by_id) < count or not by_id.keys().isdisjoint(self._in_hand):
+            chosen = self._before_a_copy(chosen, queue)
+            by_id = {item.id: item for item in chosen}
+            count = len(chosen)
+        self._in_hand.update(by_id)
         self._out += count
         left = self._credits[level] - count
         if not queue or left <= 0:
@@ -191,15 +200,27 @@ class Reading:
             self._credits[level] = left if left > 0 else left % _CREDITS[level] or _CREDITS[level]
         return chosen
 
+    def _before_a_copy(self, chosen: list[Item], queue: deque[Unread | Item]) -> list[Item]:
+        """Those before the first whose id is in hand; the rest waits again."""
+        ids = set(self._in_hand)
+        for at, item in enumerate(chosen):
+            if item.id in ids:
+                queue.extendleft(reversed(chosen[at:]))
+                return chosen[:at]
+            ids.add(item.id)
+        return chosen
+
     def _in_turns(self) -> list[Item]:
         chosen: list[Item] = []
         while (level := self._next_level()) is not None:
             if self._out >= self._most[level]:
                 break
-            first = self._waiting[level][0]
-            if first[1] < self._suspects[level]:
+            first = self._waiting[level][0] = _read(self._waiting[level][0])
+            if first.position < self._suspects[level]:
                 if not self._out:
-                    self.suspect = _read(first)
+                    self.suspect = first
+                break
+            if first.id in self._in_hand:
                 break
             chosen.append(self._next_of(level))
         return chosen
@@ -307,6 +328,7 @@ class Reading:
         self.owes = 0
         self._sizes = [0] * len(LEVELS)
         self._known = set(self._done_ids)
+        self._displaced = set(self._in_hand)
         self._again = True
         self._waiting = [deque() for _ in LEVELS]
         self._out = len(self._in_hand)

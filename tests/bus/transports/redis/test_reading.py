@@ -315,3 +315,38 @@ def test_a_level_that_waits_alone_uses_up_the_credits_that_it_would_in_turns(
             one.fetched(few, 0)
         assert alone.hand_out() == in_turns._in_turns()
         assert alone._credits == in_turns._credits
+
+
+def test_a_copy_of_what_is_in_hand_waits_until_that_is_done() -> None:
+    inbox = reading()
+    copy, altered = item(1, name="2.0"), Item(2, 2, item(0).id, 0, b"altered")
+    letter = Letter(0, 0, "refused", 1, "replayed")
+
+    first = fetch(inbox, [item(0), copy, altered, item(3)])
+    others = fetch(inbox, [item(0, level=0, name="2.0"), item(1, level=0)])
+    inbox.done(item(0).id)
+    handed = []
+    while more := inbox.hand_out():
+        handed += more
+        for one in more:
+            inbox.done(one.id, letter if one.blob == b"altered" else None)
+
+    assert (first, others) == ([item(0)], [])
+    assert {(one.level, one.position) for one in handed} == {(0, 0), (0, 1), (2, 1), (2, 2), (2, 3)}
+    done = inbox.to_acknowledge()
+    assert [cursor.position for cursor in done.up_to] == [2, 0, 4, 0]
+    assert done.letters == [Letter(2, 2, "refused", 1, "replayed")]
+
+
+def test_a_copy_is_known_from_what_was_in_hand_when_the_log_was_reset() -> None:
+    inbox = reading()
+    fetch(inbox, [item(0)])
+
+    inbox.reset((0, 0, 0, 0))
+    held = fetch(inbox, [item(0), item(1, name="2.0")])
+    inbox.done(item(0).id)
+    [copy] = inbox.hand_out()
+    inbox.done(copy.id)
+
+    assert (held, copy.position) == ([], 1)
+    assert inbox.to_acknowledge().up_to[2].position == 2

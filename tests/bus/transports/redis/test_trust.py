@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
@@ -128,6 +129,38 @@ def test_what_is_not_signed_or_by_nobody_trusted_is_refused_and_recorded(
     there.stop()
     refused = there.audit.messages(reason="refused")
     assert len(refused) == 3
+
+
+def test_copies_of_what_is_in_hand_are_letters_and_hold_up_nothing(deployment: Deployment) -> None:
+    here, there = (deployment.start(name, "here", "there") for name in ("here", "there"))
+    begun, gate = threading.Event(), threading.Event()
+
+    class Holding(Echo):
+        @handles
+        def echo(self, text: str) -> str:
+            begun.set()
+            assert gate.wait(DEADLINE)
+            return super().echo(text)
+
+    there.spawn(Holding, name="echo")
+    here.ref("echo").tell("once")
+    assert begun.wait(DEADLINE)
+    inbox = f"{deployment.log.tags[0]}:i:echo:2"
+    [original] = deployment.server.client.lrange(inbox, 0, -1)
+    copies = [original, original.replace(b"once", b"ONCE")]
+
+    deployment.server.client.rpush(inbox, *copies)
+    here.ref("echo").tell("after")
+    until(lambda: deployment.log.depth("echo") == 2)
+    gate.set()
+
+    until(lambda: Echo.heard == ["once", "after"])
+    until(lambda: not deployment.server.client.exists(inbox))
+    kept = [(one["reason"], one["error"].split(")")[0]) for one in deployment.log.letters()]
+    assert sorted(kept) == [
+        ("refused", "not to be trusted (forged"),
+        ("refused", "not to be trusted (replayed"),
+    ]
 
 
 def test_one_that_is_altered_moved_or_put_there_again_is_refused(deployment: Deployment) -> None:

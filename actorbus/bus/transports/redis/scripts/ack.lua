@@ -54,8 +54,9 @@ local function acknowledge(agent, token, levels, levels_at, letters, letters_at)
     end
   end
 
-  local depth = tonumber(got[6] or 0) - freed
-  local changed = {'depth', number(depth), 'bytes', number(tonumber(got[7] or 0) - sizes)}
+  -- What somebody else put there was never counted.
+  local depth = math.max(0, tonumber(got[6] or 0) - freed)
+  local changed = {'depth', number(depth), 'bytes', number(math.max(0, tonumber(got[7] or 0) - sizes))}
   for level = 0, 3 do
     if counts[level] > 0 then
       redis.call('LTRIM', list_of(agent, level), counts[level], -1)
