@@ -40,8 +40,10 @@ Namespace = Annotated[
 def deployment(bus: str, namespace: str | None) -> Iterator[tuple[RedisDirectory, Settings]]:
     """The directory of a deployment, which is only read, and the settings here.
 
-    Without a server there, or with arguments that cannot be meant, it ends the program.
+    Without a server there, on one whose layout another version made, or with arguments that
+    cannot be meant, it ends the program.
     """
+    from actorbus.bus.transports.redis.deployment import partitions_of
     from actorbus.codec import Codec, TypeBook
     from actorbus.redis_client import Access, RedisServer, parsed
     from actorbus.registry.directories.redis import RedisDirectory
@@ -49,7 +51,7 @@ def deployment(bus: str, namespace: str | None) -> Iterator[tuple[RedisDirectory
 
     try:
         settings = Settings() if namespace is None else Settings(namespace=namespace)
-        _, where = parsed(bus)
+        kind, where = parsed(bus)
         server = RedisServer(where, name="actorbus-cli", access=Access.of(settings))
     except (InvalidSettings, InvalidUrl, UnknownTransport) as error:
         terminal.fail(str(error), 2)
@@ -59,6 +61,8 @@ def deployment(bus: str, namespace: str | None) -> Iterator[tuple[RedisDirectory
         server, Codec(TypeBook(), limit=_LARGEST), namespace=settings.namespace
     )
     try:
+        if kind == "durable":
+            partitions_of(server, settings.namespace)
         yield directory, settings
     except TransportUnavailable as error:
         terminal.fail(str(error), 1)

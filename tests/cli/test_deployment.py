@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from redis import Redis
 from typer.testing import CliRunner
 
 from actorbus.cli import app
@@ -15,9 +16,11 @@ from actorbus.testing.directory_contract import ListedAgent, entry
 from tests.registry.directories.redis_tables import Tables, on_real
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from typer.testing import Result
+
+    from tests.conftest import RedisProcess
 
 
 @pytest.fixture
@@ -166,6 +169,20 @@ def test_what_cannot_be_meant_ends_with_2(run: Any, arguments: list[str]) -> Non
 
     assert result.exit_code == 2
     assert "Error: " in result.stderr
+
+
+@pytest.mark.parametrize("command", ["nodes", "agents"])
+def test_a_deployment_of_another_layout_is_not_read(
+    start_redis: Callable[..., RedisProcess], command: str
+) -> None:
+    url = start_redis().url
+    with Redis.from_url(url) as client:
+        client.hset("{actorbus.meta}", mapping={"layout": "99", "partitions": "1"})
+
+    result = CliRunner().invoke(app, [command, "--bus", url])
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "of layout 99, and this is layout" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["nodes", "agents"])
