@@ -289,8 +289,6 @@ class Cell:
         left = runtime.turn_messages
         now = monotonic() + offset
         end_of_turn = now + runtime.turn_seconds
-        alone_until = now + _ALONE
-        queued = self.dispatcher.queued
         while True:
             if (mailbox.commands is not None or self.state is not State.RUNNING) and not finish(
                 life.obey(self, activation)
@@ -485,11 +483,16 @@ class Cell:
                 mailbox.suspend()
                 return
             left -= popped
-            if left <= 0 and now < alone_until and not queued:
+            if left <= 0 and self._goes_on(now, end_of_turn):
                 left = runtime.turn_messages
             elif left <= 0 or now > end_of_turn:
                 self._queue_again()
                 return
+
+    def _goes_on(self, now: float, end_of_turn: float) -> bool:
+        """Whether a turn whose share is used up goes on: nobody waits for one, and it is young."""
+        began = end_of_turn - self.runtime.turn_seconds
+        return now - began < _ALONE and not self.dispatcher.queued
 
     def _queue_again(self) -> None:
         """The turn is over and there is more: go to the end of the run queue."""

@@ -177,6 +177,7 @@ class Mailbox:
 
     __slots__ = (
         "_credits",
+        "_guards",
         "_left",
         "_limit",
         "_lock",
@@ -224,6 +225,7 @@ class Mailbox:
         self._lock = threading.Lock()
         self._ticket = count().__next__
         self._refunds = 0
+        self._guards = policy.overflow == "drop-oldest"
         self._limit = min(policy.capacity, _DEEP)
         self._normal: deque[Any] | None = None
         self._queues: Any = _UNUSED
@@ -355,10 +357,11 @@ class Mailbox:
             return _COMMANDED
         if self._waiters is not None:
             self._call_waiters()
-        queues = urgent, high, queue, low = self._queues
+        queues = self._queues
+        urgent, high, queue, low = queues
         level = _NORMAL
         if urgent or high or low:
-            waiting = [level for level in _LEVELS if queues[level]]
+            waiting = _waiting(queues)
             if len(waiting) > 1:
                 level, limit = self._choose(waiting, limit)
             elif not waiting:
@@ -383,7 +386,7 @@ class Mailbox:
         if not present:
             # A sender has just dropped the last of this level; 0 would mean that nobody is to run.
             return self.run(limit)
-        if self.policy.overflow == "drop-oldest":
+        if self._guards:
             queue = _Guarded(queue, self._lock)
         return queue, present if present < limit else limit
 
@@ -681,6 +684,10 @@ class Mailbox:
             called, self._waiters = self._waiters[:room], self._waiters[room:] or None
         for waiter in called:
             waiter()
+
+
+def _waiting(queues: Sequence[deque[Any] | None]) -> list[Priority]:
+    return [level for level in _LEVELS if queues[level]]
 
 
 def _nobody_to_nudge() -> None:
