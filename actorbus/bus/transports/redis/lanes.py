@@ -318,7 +318,8 @@ class Lanes:
         self._sweep_at = now + _SWEEP
         for lane in list(self._lanes.values()):
             self._forget_old(lane, now)
-            if not lane.waiting and now - lane.accepted_at > _REMEMBERED:
+            is_idle = not (lane.waiting or lane.window)
+            if is_idle and now - lane.accepted_at > _REMEMBERED:
                 self._first = max(self._first, lane.accepted + 1)
                 del self._lanes[lane.agent]
 

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import fakeredis
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actorbus.bus.transports.redis.lanes import Accepted, Hole, Lanes, Parcel, Refused
@@ -253,6 +253,19 @@ class TestForgetting:
 
         assert numbered == [(1, "1")]
 
+    def test_one_with_messages_that_may_be_sent_again_is_not(self) -> None:
+        lanes = lanes_with("1", horizon=1_000.0)
+        accept(lanes, now=0.0)
+        lanes.add(parcel("x", "b"))
+        accept(lanes, now=700.0)
+        lanes.add(parcel("2"))
+        lanes.next_batch(700.0, 1_000)
+
+        news = lanes.answered([refused(Taken.GAP, 0)], 700.0)
+
+        assert news == []
+        assert accept(lanes, now=700.0) == [(1, "1"), (2, "2")]
+
     def test_what_an_earlier_life_of_the_lane_sent_is_no_hole(self) -> None:
         lanes = lanes_with("1", "2")
         accept(lanes, now=0.0)
@@ -287,7 +300,6 @@ class Unlucky:
             "redis://fake", make=lambda **_: fakeredis.FakeRedis(server=fake, protocol=2)
         )
         self.log = InboxLog(self.server, capacity=capacity)
-        self.saved: dict[bytes, bytes] = {}
 
 
 @pytest.mark.parametrize("capacity", [5, 1_000])
@@ -295,11 +307,14 @@ class Unlucky:
     steps=st.lists(
         st.one_of(
             st.tuples(st.just("add"), st.sampled_from("ab"), st.integers(0, 3)),
-            st.sampled_from(["send", "call lost", "answer lost", "consume"]).map(lambda s: (s,)),
+            st.sampled_from(["send", "call lost", "answer lost", "consume", "much later"]).map(
+                lambda s: (s,)
+            ),
         ),
         max_size=40,
     )
 )
+@example(steps=[("add", "a", 2), ("send",), ("much later",), ("add", "a", 2)])
 @settings(max_examples=40, deadline=None)
 def test_each_message_is_there_once_and_in_order_whatever_is_lost_on_the_way(
     capacity: int, steps: list[tuple[Any, ...]]
@@ -343,6 +358,9 @@ def test_each_message_is_there_once_and_in_order_whatever_is_lost_on_the_way(
                 added[agent][level].append(str(number))
             case ("consume",):
                 consume()
+            case ("much later",):
+                now += 700.0
+                send("send")  # whom nothing was sent to is forgotten
             case (fate,):
                 send(fate)
     for _ in range(200):
