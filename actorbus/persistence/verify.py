@@ -251,13 +251,17 @@ class _Examination:
 
     def _read(self, model: type[Base], columns: str) -> Iterator[Any]:
         """The rows of a table by chain and place."""
-        mark = "%s" if self._postgresql else "?"
         key = id_encoder(self._connection.dialect.name)(self._tenant)
-        result = self._connection.execution_options(stream_results=True).exec_driver_sql(
-            f"SELECT {_in_words(columns) if self._postgresql else columns}"  # noqa: S608 - names from our models
-            f" FROM {model.__tablename__} WHERE {self._placed}"
+        table, mark = model.__tablename__, "%s" if self._postgresql else "?"
+        mine = (
+            f"FROM {table} WHERE {self._placed}"  # noqa: S608 - names from our models
             f" AND (tenant_id = {mark} OR chain IN"
-            f" (SELECT number FROM chains WHERE tenant_id = {mark})) ORDER BY chain, seq",
+            f" (SELECT number FROM chains WHERE tenant_id = {mark})) ORDER BY chain, seq"
+        )
+        result = self._connection.execution_options(stream_results=True).exec_driver_sql(
+            f"SELECT {_in_words(columns)} {mine}"
+            if self._postgresql
+            else _sorted_by_place(table, columns, mine),
             (key, key),
         )
         for rows in _in_batches(result, postgresql=self._postgresql):
@@ -393,6 +397,15 @@ def _in_batches(
     cursor: Any = result.cursor
     while rows := cursor.fetchmany(_AT_ONCE):
         yield rows
+
+
+def _sorted_by_place(table: str, columns: str, mine: str) -> str:
+    """SQLite sorts whole rows, and in a file where there are many: so only the places of the rows
+    are sorted, and each is fetched then. Without the LIMIT it would not sort inside."""
+    return (
+        f"SELECT {columns} FROM (SELECT rowid AS at {mine} LIMIT -1) AS placed"  # noqa: S608 - as above
+        f" CROSS JOIN {table} ON {table}.rowid = placed.at"
+    )
 
 
 def _in_words(columns: str) -> str:
