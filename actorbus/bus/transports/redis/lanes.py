@@ -28,6 +28,9 @@ REDISCOVERY: Final = 10.0
 """Seconds that owners have to come back to a server that lost everything."""
 _SWEEP: Final = 60.0
 """Seconds between two looks for lanes to forget."""
+_LOOKED_AT: Final = 50
+"""Lanes of such a look that each answer goes on with, and twice as many as it has lanes of its own:
+so that nobody waits for long, and it keeps up with whoever sends to ever new agents."""
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0
 
@@ -151,6 +154,8 @@ class Lanes:
         self._first = 1
         """The number of a new lane's first message."""
         self._sweep_at = 0.0
+        self._unlooked: list[_Lane] = []
+        """Lanes that the present look has left."""
         self.doubts_until = 0.0
         """Until when an agent that the server does not know may be one that it has lost."""
 
@@ -198,8 +203,7 @@ class Lanes:
             self._settle(lane, answer, now, news)
         self._batch = []
         self._busy = deque(lane for lane in self._busy if lane.waiting)
-        if now >= self._sweep_at:
-            self._sweep(now)
+        self._sweep(now, _LOOKED_AT + 2 * len(answers))
         return news
 
     def failed(self) -> None:
@@ -211,6 +215,7 @@ class Lanes:
         left = [parcel for lane in self._lanes.values() for parcel in lane.waiting]
         self._lanes.clear()
         self._busy.clear()
+        self._unlooked.clear()
         self._batch = []
         self.waiting = 0
         return left
@@ -310,18 +315,23 @@ class Lanes:
         while window and (lane.kept > self._window or self._kept_bytes > self._window_bytes):
             self._forget(lane, 1)
 
-    def _sweep(self, now: float) -> None:
+    def _sweep(self, now: float, most: int) -> None:
         """Forget those to whom nothing was sent for long: who sends to many would keep them all.
 
         The server may know of them for longer still, so a number is never given twice.
         """
-        self._sweep_at = now + _SWEEP
-        for lane in list(self._lanes.values()):
+        if now >= self._sweep_at and not self._unlooked:
+            self._sweep_at = now + _SWEEP
+            self._unlooked = list(self._lanes.values())
+        if not self._unlooked:
+            return
+        for lane in self._unlooked[-most:]:
             self._forget_old(lane, now)
             is_idle = not (lane.waiting or lane.window)
             if is_idle and now - lane.accepted_at > _REMEMBERED:
                 self._first = max(self._first, lane.accepted + 1)
                 del self._lanes[lane.agent]
+        del self._unlooked[-most:]
 
     def _forget(self, lane: _Lane, count: int) -> None:
         """The first messages of the window: no more than those that were accepted together."""

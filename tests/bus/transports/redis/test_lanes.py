@@ -242,6 +242,33 @@ class TestForgetting:
         assert forgotten
         assert [(one.base, sent([one])) for one in batch] == [(True, [(3, "3")])]
 
+    def test_who_sends_to_ever_new_agents_remembers_no_more_than_those_of_some_minutes(
+        self,
+    ) -> None:
+        lanes, now, most = Lanes(), 0.0, 0
+
+        for number in range(4_000):
+            now += 1.0
+            lanes.add(parcel("x", f"agent-{number}"))
+            accept(lanes, now)
+            most = max(most, len(lanes._lanes))
+
+        assert most <= 600 + 60 + 60
+
+    def test_no_answer_looks_at_all_lanes_that_there_are(self) -> None:
+        lanes = Lanes()
+        for number in range(1_000):
+            lanes.add(parcel("x", f"agent-{number}"))
+        accept(lanes, now=0.0)
+
+        left = []
+        for _ in range(3):
+            lanes.next_batch(700.0, 10)
+            lanes.answered([], 700.0)
+            left.append(len(lanes._lanes))
+
+        assert left == [950, 900, 850]
+
     def test_one_with_messages_that_wait_is_not(self) -> None:
         lanes = lanes_with("1")
         lanes.next_batch(0.0, 1_000)
