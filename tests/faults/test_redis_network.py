@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actorbus import Node, TransportUnavailable
+from actorbus import Agent, Node, TransportUnavailable, handles
 from actorbus.bus.transports.redis.lanes import Parcel
 from actorbus.bus.transports.redis.log import InboxLog
 from actorbus.bus.transports.redis.outbox import Outbox
@@ -184,3 +184,25 @@ def test_42_scripts_that_the_server_forgets_are_loaded_again(deployment: Deploym
 
     check_ledger(deployment, repeats_an_agent=0)
     assert len(flushed) > 20
+
+
+class Echo(Agent):
+    @handles
+    def echo(self, text: str) -> str:
+        return text
+
+
+def test_42_nodes_start_ask_and_stop_whenever_the_server_forgets_scripts(
+    deployment: Deployment,
+) -> None:
+    asked: list[str] = []
+    with forgetful(deployment.url, 0.0005) as flushed:
+        for number in range(5):
+            with Node(deployment.url, name="n1") as node, Node(deployment.url, name="n2") as other:
+                for at in range(50):
+                    node.spawn(Echo, name=f"echo-{number}-{at}")
+                refs = [other.ref(f"echo-{number}-{at}") for at in range(50)]
+                asked += [ref.ask(ref.name, timeout=20.0).get() for ref in refs]
+
+    assert len(asked) == len(set(asked)) == 5 * 50
+    assert len(flushed) > 100
