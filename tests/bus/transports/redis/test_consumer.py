@@ -12,7 +12,7 @@ import pytest
 
 from actorbus.bus.transports.redis.consumer import Consumer
 from actorbus.bus.transports.redis.lanes import Accepted, Parcel, Refused
-from actorbus.bus.transports.redis.log import START, InboxLog, Letter, Taken
+from actorbus.bus.transports.redis.log import START, Fetched, InboxLog, Letter, Taken
 from actorbus.bus.transports.redis.outbox import Outbox
 from actorbus.redis_client import RedisServer
 
@@ -242,7 +242,7 @@ def test_what_is_on_its_way_from_the_server_is_pending(
 
     def exchange_slowly(done: Any, wanted: Any, **how: int) -> Any:
         freed, found = exchange(done, wanted, **how)
-        if any(one.unread for one in found):
+        if any(isinstance(one, Fetched) and one.unread for one in found):
             on_its_way.set()
             assert may_arrive.wait(DEADLINE)
         return freed, found
