@@ -249,9 +249,10 @@ def test_what_is_on_its_way_from_the_server_is_pending(
 
     monkeypatch.setattr(log, "exchange", exchange_slowly)
     consumer = Consumer(log, server, "n1")
-    consumer.start()
     agent = own(log, consumer)
     way.send("a", "hello")
+    way.outbox.flush(DEADLINE)
+    consumer.start()
     assert on_its_way.wait(DEADLINE)
 
     meanwhile = log.ready("n1"), consumer.pending(["a"])

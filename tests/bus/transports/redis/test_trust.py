@@ -146,7 +146,8 @@ def test_copies_of_what_is_in_hand_are_letters_and_hold_up_nothing(deployment: D
     here.ref("echo").tell("once")
     assert begun.wait(DEADLINE)
     inbox = f"{deployment.log.tags[0]}:i:echo:2"
-    [original] = deployment.server.client.lrange(inbox, 0, -1)
+    stored: list[Any] = deployment.server.client.lrange(inbox, 0, -1)
+    [original] = stored
     copies = [original, original.replace(b"once", b"ONCE")]
 
     deployment.server.client.rpush(inbox, *copies)
