@@ -34,6 +34,7 @@ def upper(text: str) -> str:
 
 @agent
 def sleeper(seconds: float) -> None:
+    print("asleep", flush=True)
     time.sleep(seconds)
 """
 
@@ -107,6 +108,7 @@ def test_a_second_signal_ends_it_at_once(
     node = start("--name", "eu", "--load", str(tmp_path / "some.py"))
     node.until("sleeper")
     assert command("send", "sleeper", "60.0", **QUICK).exit_code == 0
+    node.until("asleep")
 
     node.process.send_signal(signal.SIGTERM)
     with pytest.raises(subprocess.TimeoutExpired):
