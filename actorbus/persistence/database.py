@@ -8,8 +8,7 @@ shows a password. Writers and readers have engines of their own:
   once, whatever the time-out. That time-out is Python's own, 5 s; ``?timeout=`` sets it.
 - ``sqlite://`` is one connection for everybody, with a lock round each use.
 - PostgreSQL: the same statements, and row-level security beside them (``tenancy.py``). No
-  statement waits for its answer without end (``patience.py``). Readers keep one connection: a
-  new one costs as much as a page, and plans everything anew.
+  statement waits for its answer without end (``patience.py``).
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ class Database:
         in_memory = self.dialect == "sqlite" and self.path is None
         self._exclusive: Any = threading.RLock() if in_memory else nullcontext()
         self._writer = self._engine(in_memory=in_memory)
-        self._reader = self._writer if in_memory else self._engine(kept=1)
+        self._reader = self._writer if in_memory else self._engine(in_memory=False)
         self._hasty = self._writer if self.dialect == "sqlite" else self._engine(options=_HASTY)
         if self.dialect == "sqlite":
             _begin_at_once(self._writer, durable=durable)
@@ -171,7 +170,10 @@ class Database:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             elif snapshot and self.path is not None:
                 connection.exec_driver_sql("BEGIN")  # the driver begins none for what only reads
-            self._check_schema(connection)
+            found = migrations.version(connection)
+            if found is None:
+                raise AuditUnavailable(f"{self.shown} holds no history yet; a node writes it")
+            self._check_known(found)
             tenancy.enter(connection, self._tenant)
             yield connection
 
@@ -199,31 +201,24 @@ class Database:
         return f"<Database {self.shown}>"
 
     def _engine(
-        self,
-        *,
-        in_memory: bool = False,
-        kept: int = 0,
-        options: Mapping[str, int] = _POSTGRESQL,
+        self, *, in_memory: bool = False, options: Mapping[str, int] = _POSTGRESQL
     ) -> Engine:
-        """`kept`: how many connections to a server stay open for the next who asks."""
+        pool: Any = StaticPool if in_memory else NullPool
         if self.dialect == "sqlite":
             return create_engine(
                 self._url,
                 hide_parameters=True,
-                poolclass=StaticPool if in_memory else NullPool,
+                poolclass=pool,
                 connect_args={"check_same_thread": False},
             )
-        pool: dict[str, Any] = {"poolclass": NullPool}
-        if kept:
-            pool = {"pool_size": kept, "max_overflow": -1, "pool_pre_ping": True}
         wanted = {name: value for name, value in options.items() if name not in self._url.query}
         try:
             engine = create_engine(
                 self._url,
                 hide_parameters=True,
+                poolclass=pool,
                 paramstyle="format",
                 connect_args=wanted,
-                **pool,
             )
         except ImportError:
             raise AuditUnavailable(
@@ -261,16 +256,6 @@ class Database:
                 f"the directory {self.path.parent} does not exist: make it, or name a file"
                 " in one that does"
             )
-
-    def _check_schema(self, connection: Connection) -> None:
-        """See once a connection that there is a history, of a schema that we can read."""
-        if connection.info.get("schema") == migrations.HEAD:
-            return
-        found = migrations.version(connection)
-        if found is None:
-            raise AuditUnavailable(f"{self.shown} holds no history yet; a node writes it")
-        self._check_known(found)
-        connection.info["schema"] = found
 
     def _check_known(self, version: str | None) -> None:
         if version is not None and version not in migrations.KNOWN:

@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-THE_OTHERS = (
-    "SELECT pid FROM pg_stat_activity"
-    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-)
 BREAK_THE_OTHERS = (
     "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -346,24 +342,6 @@ def test_a_connection_that_breaks_in_mid_run_loses_and_doubles_nothing(
     assert recorder.health is Health.OK
     assert in_the_order_written(postgres_url) == list(range(40))
     assert history.audit.verify().findings == ()
-
-
-def test_one_question_after_another_is_asked_on_one_connection_and_on_a_new_one_if_that_broke(
-    told: Audit, connection: Connection
-) -> None:
-    def asking() -> list[int]:
-        told.counts()
-        connection.rollback()  # a transaction sees who was there when it looked first
-        return list(connection.scalars(text(THE_OTHERS)))
-
-    first, again = asking(), asking()
-    connection.execute(text(BREAK_THE_OTHERS))
-    after = asking()
-
-    assert len(first) == 1
-    assert again == first
-    assert len(after) == 1
-    assert after != first
 
 
 def test_a_question_to_a_server_that_is_frozen_ends(own_server: Any) -> None:
