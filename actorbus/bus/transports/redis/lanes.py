@@ -47,7 +47,7 @@ class Parcel(NamedTuple):
     expires: float | None = None
     due: float | None = None
     tag: Any = None
-    """The sender's own."""
+    """The sender's own, as long as it is not known to be accepted."""
 
 
 class Accepted(NamedTuple):
@@ -73,6 +73,11 @@ class Hole(NamedTuple):
 News = Accepted | Refused | Hole
 
 
+_Bare = tuple[int, bytes, bytes, float, float | None, float | None]
+"""What is kept of a parcel. A plain tuple of plain things is nothing to Python's collector, which
+would look at each of a hundred thousand parcels again and again."""
+
+
 class _Kept:
     """Messages that were accepted together, the first under number ``first``."""
 
@@ -80,7 +85,7 @@ class _Kept:
 
     def __init__(self, first: int, parcels: Iterable[Parcel], accepted_at: float) -> None:
         self.first = first
-        self.parcels = deque(parcels)
+        self.parcels: deque[_Bare] = deque([one[1:7] for one in parcels])
         self.accepted_at = accepted_at
 
 
@@ -300,7 +305,7 @@ class Lanes:
         while lane.window and lane.window[-1].first + len(lane.window[-1].parcels) - 1 > last:
             kept = lane.window[-1]
             while kept.parcels and kept.first + len(kept.parcels) - 1 > last:
-                again.append(kept.parcels.pop())
+                again.append(Parcel(lane.agent, *kept.parcels.pop()))
             if not kept.parcels:
                 lane.window.pop()
         lane.kept -= len(again)
@@ -338,7 +343,7 @@ class Lanes:
         kept = lane.window[0]
         lane.kept -= count
         for _ in range(count):
-            self._kept_bytes -= len(kept.parcels.popleft().blob)
+            self._kept_bytes -= len(kept.parcels.popleft()[2])
         kept.first += count
         if not kept.parcels:
             lane.window.popleft()

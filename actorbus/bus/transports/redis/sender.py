@@ -42,7 +42,7 @@ _NOTE_LEVEL = 1
 
 
 class Sent:
-    """What an accepted message leaves behind while it may be sent again: nothing."""
+    """A message on its way out, as long as it is not known how that ended."""
 
     __slots__ = ("by", "delivery", "message")
 
@@ -288,7 +288,8 @@ class Sender:
         match news:
             case Accepted(parcels):
                 for parcel in parcels:
-                    parcel.tag.settled()
+                    if parcel.tag is not None:  # else it was accepted before
+                        parcel.tag.settled()
             case Refused(parcel, Taken.NO_AGENT):
                 self._gone(parcel.agent)
                 self._unsent(parcel.tag, Reason.NO_SUCH_AGENT, UnknownRecipient(parcel.agent))
@@ -299,7 +300,9 @@ class Sender:
                 if self._home is not None and self._home.telemetry.active:
                     self._home.telemetry.emit(MessagesLost(agent, messages))
 
-    def _unsent(self, sent: Sent, reason: Reason, error: ActorbusError) -> None:
+    def _unsent(self, sent: Sent | None, reason: Reason, error: ActorbusError) -> None:
+        if sent is None:
+            return  # it was accepted before, and the server has lost it since
         if sent.message is not None and self._home is not None:
             message = envelope(sent.message)
             self._home.fail(message, message.recipient, reason, error)

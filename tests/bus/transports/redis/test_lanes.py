@@ -207,6 +207,22 @@ class TestLostTails:
         assert news == []
         assert accept(lanes) == [(2, "2"), (3, "3"), (4, "4")]
 
+    def test_what_goes_again_is_as_it_was_and_its_sender_is_told_no_more(self) -> None:
+        lanes = Lanes()
+        one = Parcel("a", 1, uuid4().bytes, b"1", 7.0, 8.0, None, "tag")
+        lanes.add(one)
+        lanes.next_batch(0.0, 1_000)
+        (accepted,) = lanes.answered([Shipped(1)], 0.0)
+        lanes.add(parcel("2"))
+        lanes.next_batch(1.0, 1_000)
+        lanes.answered([refused(Taken.GAP, 0)], 1.0)
+
+        again = lanes.give_up()
+
+        assert accepted == Accepted([one])
+        assert again[0] == one._replace(tag=None)
+        assert [found.blob for found in again] == [b"1", b"2"]
+
     def test_what_is_too_old_is_a_hole_that_is_told(self) -> None:
         lanes = lanes_with("1", "2", horizon=10.0)
         accept(lanes, now=0.0)
