@@ -10,6 +10,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from actorbus.bus.mailbox import Refusal
+from actorbus.bus.transports.redis.letters import UnreadablePayload
 from actorbus.bus.transports.redis.unreadable import letter_of, reason_of
 from actorbus.errors import AgentStopped, Undecodable, Untrusted
 from actorbus.message import IdSource, Message, MessageKind, Priority, Reason, Status
@@ -111,7 +112,11 @@ class Events:
         try:
             message = self._opened(entry)
         except (Undecodable, Untrusted) as error:
-            self._refuse(entry.topic, entry.id, entry.blob, error)
+            if isinstance(error, UnreadablePayload):
+                unread = Undecodable(str(error))
+                self._home.fail(error.message, None, Reason.UNDECODABLE, unread)
+            else:
+                self._refuse(entry.topic, entry.id, entry.blob, error)
             for agent in agents:
                 self.reader.done(agent, entry.id)
             return

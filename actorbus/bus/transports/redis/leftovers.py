@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from actorbus.bus.transports.redis.letters import UnreadablePayload
 from actorbus.bus.transports.redis.unreadable import refuse
 from actorbus.errors import Undecodable, Untrusted
 
@@ -62,6 +63,8 @@ class Leftovers:
     ) -> None:
         try:
             message, asker = self._mail.opened(name, item, int(self._mail.server_time() * 1_000))
+        except UnreadablePayload as problem:
+            message, asker = problem.message, problem.asker
         except (Undecodable, Untrusted) as problem:
             refuse(self._home, item, name, problem)
             return

@@ -92,14 +92,38 @@ def pack_message(codec: Codec, message: Entry, shift: float, asker: str | None) 
     return bytes([Word.ASK, len(name)]) + name + data
 
 
+class UnreadablePayload(Undecodable):
+    """The envelope of a message is sound, and its payload cannot be rebuilt here.
+
+    `message` is that envelope, the payload still packed; `asker` the node to answer to.
+    """
+
+    def __init__(self, why: str, message: Message[Any], asker: str | None) -> None:
+        super().__init__(why)
+        self.message = message
+        self.asker = asker
+
+    def under(self, message_id: bytes) -> Undecodable:
+        """This, if it lies under its own id; else nobody can tell whose record it belongs to."""
+        if self.message.id.to_bytes(_ID, "big") == message_id:
+            return self
+        return Undecodable(str(self))
+
+
 def read_message(codec: Codec, blob: bytes, shift: float) -> tuple[Message[Any], str | None]:
     """The message, in node time, and the node that waits for an answer to it.
 
     Raises:
-        Undecodable: for any reason at all.
+        UnreadablePayload: but for its payload it can be read.
+        Undecodable: for any other reason at all.
     """
     asker, data = _opened(blob)
-    return codec.decode(data, shift=shift), asker
+    message = codec.envelope(data, shift=shift)
+    try:
+        message.payload = codec.decode_payload(message.payload)
+    except Undecodable as error:
+        raise UnreadablePayload(str(error), message, asker) from None
+    return message, asker
 
 
 def read_envelope(codec: Codec, blob: bytes, shift: float) -> tuple[Message[Any], str | None]:

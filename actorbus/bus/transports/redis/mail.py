@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from actorbus.bus.transports.redis.letters import (
+    UnreadablePayload,
     check_claims,
     pack_message,
     read_envelope,
@@ -86,10 +87,15 @@ class Mail:
         """The message in an item, and the node that asks. `now`: server time, milliseconds.
 
         Raises:
+            UnreadablePayload: but for its payload it is sound, and lies under its own id.
             Undecodable, Untrusted: it is no message, or nobody who is trusted vouches for it.
         """
         if self.trust is None:
-            message, asker = read_message(self.codec, item.blob, self._shift())
+            try:
+                message, asker = read_message(self.codec, item.blob, self._shift())
+            except UnreadablePayload as error:
+                error.message = _named(error.message, None)
+                raise error.under(item.id) from None
             return (_named(message, None) if message.headers else message), asker
         return self._opened_by(read_message, inbox, item, now)
 
@@ -105,10 +111,14 @@ class Mail:
         """The message in an entry of the log of topics.
 
         Raises:
-            Undecodable, Untrusted: as for ``opened``.
+            UnreadablePayload, Undecodable, Untrusted: as for ``opened``.
         """
         node, blob = self._unsealed(TOPICS, entry.blob, self.server_time(), entry.level)
-        message, _ = read_message(self.codec, blob, self._shift())
+        try:
+            message, _ = read_message(self.codec, blob, self._shift())
+        except UnreadablePayload as error:
+            error.message = _named(error.message, node)
+            raise error.under(entry.id) from None
         if (message.topic, message.sender) != (entry.topic, entry.sender):
             raise Undecodable("an event that lies under another topic, or another's name")
         return _named(message, node)
@@ -128,7 +138,13 @@ class Mail:
         self, read: _Read, inbox: str, item: Item, now: int
     ) -> tuple[Message[Any], str | None]:
         node, blob = self._unsealed(inbox, item.blob, now / 1_000, item.level)
-        message, asker = read(self.codec, blob, self._shift())
+        try:
+            message, asker = read(self.codec, blob, self._shift())
+        except UnreadablePayload as error:
+            if node is not None:
+                check_claims(error.message, error.asker, node, item)
+            error.message = _named(error.message, node)
+            raise error.under(item.id) from None
         if node is not None:
             check_claims(message, asker, node, item)
         return _named(message, node), asker

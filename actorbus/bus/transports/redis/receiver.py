@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from actorbus.bus.history import HANDLED_TELL
 from actorbus.bus.mailbox import Refusal
 from actorbus.bus.transports.redis.delivery import Delivery
+from actorbus.bus.transports.redis.letters import UnreadablePayload
 from actorbus.bus.transports.redis.log import Letter
 from actorbus.bus.transports.redis.unreadable import reason_of, refuse
 from actorbus.errors import AgentStopped, OwnerLost, Undecodable, Untrusted
@@ -37,6 +38,9 @@ class Receiver:
         inbox, home = stay.inbox, self._home
         try:
             message, asker = self._mail.opened(inbox.name, item, now)
+        except UnreadablePayload as error:
+            self._give_back(stay, item, error)
+            return
         except (Undecodable, Untrusted) as error:
             self._refuse(stay, item, error)
             return
@@ -72,6 +76,14 @@ class Receiver:
             message.answer_to = self._answers.owed(asker, message, delivery, stay.inbox)
         lost = OwnerLost(stay.agent, deaths=letter.attempts)
         self._home.fail(message, stay.agent, Reason.CRASHED_OWNER, lost)
+
+    def _give_back(self, stay: Stay, item: Item, problem: UnreadablePayload) -> None:
+        """Its sender meant it, and it cannot be read here: the record and the asker say so."""
+        message, asker = problem.message, problem.asker
+        delivery = message.delivery = Delivery(stay, item.id)
+        if asker is not None:
+            message.answer_to = self._answers.owed(asker, message, delivery, stay.inbox)
+        self._home.fail(message, stay.agent, Reason.UNDECODABLE, Undecodable(str(problem)))
 
     def _refuse(self, stay: Stay, item: Item, error: Undecodable | Untrusted) -> None:
         refuse(self._home, item, stay.agent, error)

@@ -1,32 +1,38 @@
-"""What came in and is no message that this node may take: a letter to keep of it."""
+"""What came in and is no message that this node may take: a letter to keep of it.
+
+The letter is a message of its own. The id that the bytes bear may be that of a message that was
+handled long ago, and nothing vouches for them: they change no record of that message.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import Untrusted
-from actorbus.message import Message, MessageId, MessageKind, Priority, Reason
+from actorbus.message import IdSource, Message, MessageId, MessageKind, Priority, Reason, format_id
 
 if TYPE_CHECKING:
     from actorbus.bus.transport import Home
     from actorbus.bus.transports.redis.log import Item
     from actorbus.errors import Undecodable
 
+CLAIMED_HEADER: Final = "actorbus-claimed-id"
+"""In a letter: the id under which its bytes came."""
 _KEPT: Final = 1_024
 """Bytes of it."""
 
 
 def letter_of(
     raw: bytes,
-    message_id: bytes,
+    claimed: bytes,
     now: float,
     *,
     kind: MessageKind = MessageKind.TELL,
     recipient: str | None = None,
     topic: str | None = None,
 ) -> Message[Any]:
-    """Its first bytes as the payload. `now` is node time."""
-    own = MessageId(int.from_bytes(message_id, "big"))
+    """Its first bytes as the payload. `claimed`: the id it bears; `now` is node time."""
+    own = IdSource().make(now)
     return Message(
         own,
         kind,
@@ -42,7 +48,7 @@ def letter_of(
         None,
         1,
         0,
-        None,
+        {CLAIMED_HEADER: format_id(MessageId(int.from_bytes(claimed, "big")))},
     )
 
 

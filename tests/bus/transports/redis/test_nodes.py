@@ -40,6 +40,7 @@ from actorbus import (
     Settings,
     Supervision,
     TransportUnavailable,
+    Undecodable,
     UnknownRecipient,
     UnsupportedPayload,
     agent,
@@ -728,6 +729,39 @@ class TestErrors:
         until(log.letters)
         (kept,) = log.letters()
         assert (kept["agent"], kept["reason"]) == ("listener", "undecodable")
+
+    def test_a_payload_that_cannot_be_rebuilt_ends_its_message_and_its_asker_hears_why(
+        self, anywhere: Deployment
+    ) -> None:
+        @dataclass
+        class Sized:
+            width: int
+
+        narrow = Sized
+
+        @dataclass
+        class Sized:  # type: ignore[no-redef]
+            width: int
+            height: int
+
+        class Fitter(Agent):
+            @handles
+            def fit(self, one: Sized) -> int:
+                return one.width
+
+        here, there = anywhere.pair()
+        there.spawn(Fitter, name="fitter")
+        log: InboxLog = here.bus.transport.log  # type: ignore[attr-defined]
+
+        with pytest.raises(Undecodable, match="Sized"):
+            here.ask("fitter", narrow(3)).get(DEADLINE)
+        here.tell("fitter", narrow(3))
+
+        (letter,) = letters(there)
+        until(log.letters)
+        (kept,) = log.letters()
+        assert kept["id"] == letter.id.to_bytes(16, "big")
+        assert (kept["reason"], letter.reason) == ("undecodable", "undecodable")
 
     def test_a_reply_that_is_passed_on_comes_from_the_third_node(
         self, anywhere: Deployment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -162,6 +162,35 @@ def test_copies_of_what_is_in_hand_are_letters_and_hold_up_nothing(deployment: D
         ("refused", "not to be trusted (forged"),
         ("refused", "not to be trusted (replayed"),
     ]
+
+
+def test_a_copy_that_is_refused_is_a_letter_of_its_own_and_the_message_stays_handled(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    audit = f"sqlite:///{tmp_path / 'history.db'}"
+    there = deployment.start("there", "here", "there", audit=audit)
+    here = deployment.start("here", "here", "there", audit=audit)
+    deployment.log.offer("echo", Terms(10))
+    here.tell("echo", "once")
+    here.flush(DEADLINE)
+    owner = deployment.log.acquire("echo", "whoever", ttl=10.0)
+    (caught,) = deployment.log.fetch(owner, owner.cursors).items
+    deployment.log.release_many([owner])
+    there.spawn(Echo, name="echo")
+    until(lambda: Echo.heard == ["once"])
+
+    deployment.put("echo", caught.blob, caught.id)
+    until(lambda: refusals(there))
+
+    (letter,) = there.dead_letters.list(reason="refused")
+    original = UUID(bytes=caught.id)
+    assert letter.id != original.int
+    assert letter.message.headers["actorbus-claimed-id"] == str(original)
+    here.stop()
+    there.stop()
+    handled, refused = there.audit.messages(recipient="echo")[::-1]
+    assert (handled.id, handled.status) == (original.int, "handled")
+    assert (refused.id, refused.status) == (letter.id, "dead")
 
 
 def test_one_that_is_altered_moved_or_put_there_again_is_refused(deployment: Deployment) -> None:
