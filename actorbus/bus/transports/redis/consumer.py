@@ -6,9 +6,9 @@ messages to agents with room in their window, many agents a round trip, and send
 acknowledgements. Every second, and after any trouble, it sweeps: it asks which agents have
 messages that were not seen, so a bell that nobody heard costs a second and nothing else.
 
-Acknowledged is after 8 messages of an agent or 20 ms, 10 ms if it has none in hand, and before
-an agent is given up. No more than 16 are with an agent beyond that, so at most 16 of one that
-was busy run again when its node dies.
+What the fetcher carries each time is decided by the ``Rota``; before an agent is given up, all
+that it has done is acknowledged. No more than 16 are with an agent beyond that, so at most 16 of
+one that was busy run again when its node dies.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
 from actorbus.bus.transports.redis.doorbell import Doorbell
-from actorbus.bus.transports.redis.log import Fenced, Letter, Reset, Wanted, read_along
+from actorbus.bus.transports.redis.log import Fenced, Letter, Reset, read_along
 from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
+from actorbus.bus.transports.redis.rota import Rota
 from actorbus.errors import TransportUnavailable
 from actorbus.message import Reason
 from actorbus.redis_client import decoded
@@ -34,25 +35,18 @@ if TYPE_CHECKING:
 
     from actorbus.bus.transports.redis.log import (
         Along,
-        Cursors,
-        Done,
         Fetched,
         InboxLog,
         Item,
         Ownership,
     )
+    from actorbus.bus.transports.redis.rota import Due, Fetch
     from actorbus.redis_client import RedisServer
 
-_ACK_AFTER: Final = 0.02
-_ACK_SOON: Final = 0.01
-"""The same for an agent that has nothing in hand: another question may follow its answer."""
 _DEADLY: Final = 3
 """Owners that die of a message before it is given up."""
 _SWEEP: Final = 1.0
 _WINDOW: Final = 64
-_URGENT: Final = 8
-"""URGENT messages that wait, up to which more are fetched where there is no room for others."""
-_AT_ONCE: Final = 64
 _TRIED_AT_ONCE: Final = 250
 _LONGEST_PAUSE: Final = 1.0
 
@@ -108,7 +102,6 @@ class Consumer:
     ) -> None:
         self._log = log
         self._node = node
-        self._window = window
         self._sweep_every = sweep
         self._failed = failed
         self._unowned = unowned
@@ -118,19 +111,14 @@ class Consumer:
         """Held while messages are chosen and handed to agents, which two threads do; before
         ``_changed``."""
         self._changed = threading.Condition()
-        self._readings: dict[str, tuple[Reading, Recipient]] = {}
-        self._hungry: dict[str, None] = {}
-        """Agents that may have messages to fetch."""
-        self._urgent: dict[str, None] = {}
-        """Agents that may have URGENT ones, which are fetched where there is no room for others."""
+        self._rota = Rota(window)
+        self._readings = self._rota.readings
         self._early: set[str] = set()
         """Agents that have had messages since the last sweep, and are not read for yet."""
         self._suspects: dict[str, None] = {}
         """Agents with something to be tried that a former owner may have died of."""
         self._over: deque[tuple[Reading, bytes, Letter | None]] = deque()
         """What is over and not told to its reading yet: whoever says so takes no lock."""
-        self._owing: dict[str, float] = {}
-        """Agents with something to acknowledge, and since when."""
         self._asleep = False
         """Whether the fetcher sleeps, and nobody has woken it yet."""
         self._has_timer = False
@@ -180,7 +168,7 @@ class Consumer:
             # What comes to a new agent from now on rings: many that wait for work cost nothing.
             is_empty = ownership.fresh and not ownership.depth and after is None
             if not is_empty or ownership.agent in self._early:
-                self._hungry[ownership.agent] = None
+                self._rota.look(ownership.agent)
                 self._changed.notify_all()
 
     def done(self, agent: str, message_id: bytes, letter: Letter | None = None) -> None:
@@ -232,10 +220,10 @@ class Consumer:
         """
         names = list(agents)
         with self._changed:
-            for agent in names:
-                if agent in self._readings:
-                    self._readings[agent][0].ending = True
-                    self._owing[agent] = 0.0
+            here = [agent for agent in names if agent in self._readings]
+            for agent in here:
+                self._readings[agent][0].ending = True
+            self._rota.hurry(here)
             self._changed.notify_all()
             self._changed.wait_for(lambda: not any(map(self._busy, names)), timeout)
             given: list[Ownership] = []
@@ -248,10 +236,9 @@ class Consumer:
     def close(self, timeout: float) -> None:
         """Acknowledge what is done, for at most `timeout` seconds, and end."""
         with self._changed:
-            for agent in self._owing:
-                self._owing[agent] = 0.0
+            self._rota.hurry_all()
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not (self._owing or self._over), timeout)
+            self._changed.wait_for(lambda: not (self._rota.owes or self._over), timeout)
             self._closing = True
             self._changed.notify_all()
         self._bell.silence()
@@ -295,23 +282,14 @@ class Consumer:
     def _wait(self, until: float) -> None:
         """Wait for a bell, for something to acknowledge or fetch, or for the next sweep."""
         with self._changed:
-            self._has_timer = bool(self._owing)
+            self._has_timer = self._rota.owes
             self._asleep = True  # before it looks: who ends something looks at it after that
-            busy = self._closing or self._rung or self._over or self._urgent
-            if not (busy or self._wanted()):
+            busy = self._closing or self._rung or self._over
+            if not (busy or self._rota.is_hungry):
                 now = time.monotonic()
-                for since in self._owing.values():
-                    soon = since + _ACK_SOON
-                    until = min(until, soon if soon > now else since + _ACK_AFTER)
+                until = min(until, self._rota.next_due(now))
                 self._changed.wait(max(0.0, until - now))
             self._asleep = False
-
-    def _wanted(self) -> list[str]:
-        return [name for name in self._hungry if self._has_room(name)]
-
-    def _has_room(self, agent: str) -> bool:
-        found = self._readings.get(agent)
-        return found is not None and found[0].waiting * 2 <= self._window
 
     def _sweep(self) -> None:
         with self._changed:
@@ -321,27 +299,25 @@ class Consumer:
             self._early.update(one for one in ready if one not in self._readings)
             for agent in ready:
                 if agent in self._readings:
-                    self._hungry[agent] = self._urgent[agent] = None
-            for agent, (reading, _) in self._readings.items():
-                if reading.owes_a_fetch:
-                    self._hungry[agent] = None
+                    self._rota.rang(agent)
+            self._rota.look_again()
 
     def _exchange(self) -> bool:
         """One round trip: acknowledge what is due, fetch what is wanted. False: nothing was."""
         with self._changed:
             self._settle()
-            due, wanted = self._due(), self._to_fetch()
+            due, wanted = self._rota.due(time.monotonic()), self._rota.to_fetch()
             if not (due or wanted):
                 self._changed.notify_all()
                 return False
         freed, found = self._log.exchange(
-            [done for _, _, done in due],
-            [one for _, _, one in wanted],
+            [one.done for one in due],
+            [one.wanted for one in wanted],
         )
         with self._handing, self._together():
             self._acknowledged(due, freed)
-            for (reading, recipient, (_, cursors, _)), one in zip(wanted, found, strict=True):
-                self._fetched(reading, recipient, cursors, one)
+            for fetch, one in zip(wanted, found, strict=True):
+                self._fetched(fetch, one)
         return True
 
     def _settle(self) -> None:
@@ -351,67 +327,31 @@ class Consumer:
             reading, message_id, letter = self._over.popleft()
             reading.ended = 0
             if reading.done(message_id, letter):
-                self._owing.setdefault(reading.ownership.agent, now)
+                self._rota.owe(reading.ownership.agent, now)
 
-    def _to_fetch(self) -> list[tuple[Reading, Recipient, Wanted]]:
-        # Taken out before it is fetched, not after: a bell that rings meanwhile means more.
-        counts = dict.fromkeys(self._wanted()[:_AT_ONCE], self._window)
-        for agent in counts:
-            del self._hungry[agent]
-        for agent in list(self._urgent)[:_AT_ONCE]:
-            del self._urgent[agent]
-            found = self._readings.get(agent)
-            if found is not None and not self._has_room(agent) and found[0].urgent <= _URGENT:
-                counts[agent] = 0
-        chosen = []
-        for agent, count in counts.items():
-            reading, recipient = self._readings[agent]
-            reading.owes_a_fetch = True
-            chosen.append((reading, recipient, Wanted(reading.ownership, reading.cursors, count)))
-        return chosen
-
-    def _due(self) -> list[tuple[Reading, Recipient, Done]]:
-        now = time.monotonic()
-        due: list[tuple[Reading, Recipient, Done]] = []
-        for agent, since in list(self._owing.items()):
-            found = self._readings.get(agent)
-            if found is None or not found[0].owes:
-                del self._owing[agent]
-                continue
-            reading, recipient = found
-            patience = _ACK_AFTER if reading.in_hand else _ACK_SOON
-            if reading.owes >= reading.enough or now - since >= patience:
-                due.append((reading, recipient, reading.to_acknowledge()))
-        return due
-
-    def _fetched(
-        self,
-        reading: Reading,
-        recipient: Recipient,
-        cursors: Cursors,
-        found: Fetched | Fenced | Reset,
-    ) -> None:
+    def _fetched(self, fetch: Fetch, found: Fetched | Fenced | Reset) -> None:
+        reading, recipient, wanted = fetch
         agent = reading.ownership.agent
         with self._changed:
-            if not self._is_read(reading):
+            if not self._rota.reads(reading):
                 return
             if isinstance(found, Fenced):
                 self._forget(agent)
             elif isinstance(found, Reset):
                 reading.reset(found.heads)
-                self._hungry[agent] = None
+                self._rota.look(agent)
                 return
             else:
-                if reading.cursors != cursors:
-                    self._hungry[agent] = None  # it was reset meanwhile
+                if reading.cursors != wanted.cursors:
+                    self._rota.look(agent)  # it was reset meanwhile
                     return
                 self._server_ahead = found.now - int(time.monotonic() * 1_000)
                 reading.fetched(found.unread, found.unseen)
                 new = self._next_for(reading)
                 if reading.unseen:
-                    self._hungry[agent] = None
+                    self._rota.look(agent)
                 if reading.owes:
-                    self._owing.setdefault(agent, time.monotonic())
+                    self._rota.owe(agent, time.monotonic())
         if isinstance(found, Fenced):
             recipient.lost(reading)
         elif new:
@@ -431,7 +371,7 @@ class Consumer:
         )
         for (reading, recipient, item), tries in zip(found, told, strict=True):
             with self._changed:
-                if not self._is_read(reading):
+                if not self._rota.reads(reading):
                     continue
                 self._suspects.pop(reading.ownership.agent, None)
                 if isinstance(tries, Fenced):
@@ -446,7 +386,7 @@ class Consumer:
         blamed for it."""
         chosen: list[tuple[Reading, Recipient, Item]] = []
         now = self._repeats
-        repeats = now is not None and now.tries and self._is_read(now)
+        repeats = now is not None and now.tries and self._rota.reads(now)
         for agent in list(self._suspects):
             reading, recipient = self._readings[agent]
             if (item := reading.suspect) is None:
@@ -472,36 +412,29 @@ class Consumer:
         letter = Letter(item.level, item.position, Reason.CRASHED_OWNER, tries, why)
         recipient.give_up(admitted, letter, self._server_time())
 
-    def _is_read(self, reading: Reading) -> bool:
-        found = self._readings.get(reading.ownership.agent)
-        return found is not None and found[0] is reading
-
     def _acknowledged(
         self,
-        due: Sequence[tuple[Reading, Recipient, Done]],
+        due: Sequence[Due],
         answers: Sequence[int | Fenced | Reset],
     ) -> None:
         lost, more = [], []
         with self._changed:
             for (reading, recipient, done), answer in zip(due, answers, strict=True):
                 agent = reading.ownership.agent
-                if not self._is_read(reading):
+                if not self._rota.reads(reading):
                     continue
                 if isinstance(answer, Fenced):
                     self._forget(agent)
                     lost.append((recipient, reading))
                 elif isinstance(answer, Reset):
                     reading.reset(answer.heads)
-                    self._hungry[agent] = None
+                    self._rota.look(agent)
                 else:
                     reading.acknowledged(done)
                     more.append((recipient, self._next_for(reading)))
-                    if reading.owes:
-                        self._owing[agent] = time.monotonic()
-                    else:
-                        self._owing.pop(agent, None)
+                    self._rota.acknowledged(agent, time.monotonic())
                     if reading.unseen:
-                        self._hungry[agent] = None
+                        self._rota.look(agent)
             self._changed.notify_all()
         for recipient, reading in lost:
             recipient.lost(reading)
@@ -523,11 +456,8 @@ class Consumer:
         return found
 
     def _forget(self, agent: str) -> None:
-        self._readings.pop(agent, None)
+        self._rota.forget(agent)
         self._suspects.pop(agent, None)
-        self._hungry.pop(agent, None)
-        self._urgent.pop(agent, None)
-        self._owing.pop(agent, None)
 
     # -- the bell
 
@@ -576,7 +506,7 @@ class Consumer:
 
     def _look_at(self, agent: str) -> None:
         if agent in self._readings:
-            self._hungry[agent] = self._urgent[agent] = None
+            self._rota.rang(agent)
         else:
             self._early.add(agent)
 
@@ -584,7 +514,7 @@ class Consumer:
         """The server may have lost everything: then it knows none of our agents, and rings for
         none. Whose fetch is refused is had again."""
         with self._changed:
-            self._hungry.update(dict.fromkeys(self._readings))
+            self._rota.look_at_all()
             self._rung = True
             self._changed.notify_all()
 
