@@ -8,16 +8,19 @@ shows a password. Writers and readers have engines of their own:
   once, whatever the time-out. That time-out is Python's own, 5 s; ``?timeout=`` sets it.
 - ``sqlite://`` is one connection for everybody, with a lock round each use.
 - PostgreSQL: the same statements, and row-level security beside them (``tenancy.py``). No
-  statement waits for its answer without end (``patience.py``).
+  statement waits for its answer without end (``patience.py``). Readers keep one connection: a
+  new one costs as much as a page, and plans everything anew.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import finalize
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import make_url
@@ -29,7 +32,7 @@ from actorbus.persistence import migrations, tenancy
 from actorbus.persistence.patience import limit_waits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sqlalchemy import URL, Connection, Engine
 
@@ -80,8 +83,9 @@ class Database:
         in_memory = self.dialect == "sqlite" and self.path is None
         self._exclusive: Any = threading.RLock() if in_memory else nullcontext()
         self._writer = self._engine(in_memory=in_memory)
-        self._reader = self._writer if in_memory else self._engine(in_memory=False)
+        self._reader = self._writer if in_memory else self._engine(kept=1)
         self._hasty = self._writer if self.dialect == "sqlite" else self._engine(options=_HASTY)
+        self._kept = _Kept(self._writer, self._reader, self._hasty)
         if self.dialect == "sqlite":
             _begin_at_once(self._writer, durable=durable)
         driver: Any = self._reader.dialect.loaded_dbapi
@@ -90,7 +94,7 @@ class Database:
     def of(self, tenant: str) -> Database:
         """The same database, as one tenant may see it: PostgreSQL refuses all else.
 
-        It shares the connections; closing one closes both.
+        It shares the connections; closing one closes both, and so does forgetting both.
         """
         seen = copy(self)
         seen._tenant = tenant
@@ -170,10 +174,7 @@ class Database:
                 connection.execution_options(isolation_level="REPEATABLE READ")
             elif snapshot and self.path is not None:
                 connection.exec_driver_sql("BEGIN")  # the driver begins none for what only reads
-            found = migrations.version(connection)
-            if found is None:
-                raise AuditUnavailable(f"{self.shown} holds no history yet; a node writes it")
-            self._check_known(found)
+            self._check_schema(connection)
             tenancy.enter(connection, self._tenant)
             yield connection
 
@@ -193,32 +194,37 @@ class Database:
     def close(self) -> None:
         """Close what is kept open. Idempotent; a database in memory is gone then."""
         with self._exclusive:
-            self._writer.dispose()
-            self._reader.dispose()
-            self._hasty.dispose()
+            self._kept.close()
 
     def __repr__(self) -> str:
         return f"<Database {self.shown}>"
 
     def _engine(
-        self, *, in_memory: bool = False, options: Mapping[str, int] = _POSTGRESQL
+        self,
+        *,
+        in_memory: bool = False,
+        kept: int = 0,
+        options: Mapping[str, int] = _POSTGRESQL,
     ) -> Engine:
-        pool: Any = StaticPool if in_memory else NullPool
+        """`kept`: how many connections to a server stay open for the next who asks."""
         if self.dialect == "sqlite":
             return create_engine(
                 self._url,
                 hide_parameters=True,
-                poolclass=pool,
+                poolclass=StaticPool if in_memory else NullPool,
                 connect_args={"check_same_thread": False},
             )
+        pool: dict[str, Any] = {"poolclass": NullPool}
+        if kept:
+            pool = {"pool_size": kept, "max_overflow": -1, "pool_pre_ping": True}
         wanted = {name: value for name, value in options.items() if name not in self._url.query}
         try:
             engine = create_engine(
                 self._url,
                 hide_parameters=True,
-                poolclass=pool,
                 paramstyle="format",
                 connect_args=wanted,
+                **pool,
             )
         except ImportError:
             raise AuditUnavailable(
@@ -257,12 +263,39 @@ class Database:
                 " in one that does"
             )
 
+    def _check_schema(self, connection: Connection) -> None:
+        """See once a connection that there is a history, of a schema that we can read."""
+        if connection.info.get("schema") == migrations.HEAD:
+            return
+        found = migrations.version(connection)
+        if found is None:
+            raise AuditUnavailable(f"{self.shown} holds no history yet; a node writes it")
+        self._check_known(found)
+        connection.info["schema"] = found
+
     def _check_known(self, version: str | None) -> None:
         if version is not None and version not in migrations.KNOWN:
             raise AuditUnavailable(
                 f"{self.shown} was written by a newer actorbus (schema {version[:32]}, this one"
                 f" knows up to {migrations.HEAD}): upgrade actorbus, or name another database"
             )
+
+
+class _Kept:
+    """Who owns the connections that are kept: they are closed with the last that holds this."""
+
+    def __init__(self, *engines: Engine) -> None:
+        self._mine = engines, os.getpid()
+        finalize(self, _dispose, *self._mine)
+
+    def close(self) -> None:
+        _dispose(*self._mine)
+
+
+def _dispose(engines: Iterable[Engine], process: int) -> None:
+    for engine in engines:
+        # The child of a fork forgets its parent's connections; closing would tell the server.
+        engine.dispose(close=os.getpid() == process)
 
 
 def _parsed(url: str) -> URL:

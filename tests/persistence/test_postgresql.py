@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import socket
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -30,10 +33,24 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+THE_OTHERS = (
+    "SELECT pid FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 BREAK_THE_OTHERS = (
     "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
+WAIT_FOR_THE_OTHERS = f"""
+DO $$ BEGIN
+  FOR turn IN 1..500 LOOP
+    PERFORM pg_stat_clear_snapshot();
+    IF NOT EXISTS ({THE_OTHERS}) THEN RETURN; END IF;
+    PERFORM pg_sleep(0.02);
+  END LOOP;
+END $$
+"""
+"""At most 10 s, till they are gone: a server's process ends after its client's connection."""
 SLACK = 3.0
 """Seconds that a loaded machine may take longer."""
 HOSTILE = "\0 \ud800 \x1b[2J '; DROP TABLE agent_messages; -- \\u0000"
@@ -342,6 +359,76 @@ def test_a_connection_that_breaks_in_mid_run_loses_and_doubles_nothing(
     assert recorder.health is Health.OK
     assert in_the_order_written(postgres_url) == list(range(40))
     assert history.audit.verify().findings == ()
+
+
+def test_one_question_after_another_is_asked_on_one_connection_and_on_a_new_one_if_that_broke(
+    told: Audit, connection: Connection
+) -> None:
+    def asking() -> list[int]:
+        told.counts()
+        connection.rollback()  # a transaction sees who was there when it looked first
+        return list(connection.scalars(text(THE_OTHERS)))
+
+    first, again = asking(), asking()
+    connection.execute(text(BREAK_THE_OTHERS))
+    after = asking()
+
+    assert len(first) == 1
+    assert again == first
+    assert len(after) == 1
+    assert after != first
+
+
+def test_the_connection_of_an_audit_that_nobody_closed_is_closed_with_it(
+    postgres_url: str, told: Audit, connection: Connection
+) -> None:
+    forgotten = Audit(postgres_url)
+    forgotten.bind("default", "another").counts()
+    before = list(connection.scalars(text(THE_OTHERS)))
+    connection.rollback()
+
+    del forgotten
+    gc.collect()
+    connection.execute(text(WAIT_FOR_THE_OTHERS))
+    connection.rollback()
+
+    assert len(before) == 1
+    assert list(connection.scalars(text(THE_OTHERS))) == []
+
+
+def test_a_child_process_leaves_the_connection_of_its_parent_alone(
+    postgres_url: str, told: Audit
+) -> None:
+    in_a_child = f"""
+import gc, os
+from actorbus import Audit
+
+audit = Audit({postgres_url!r})
+def server_process():
+    with audit._database().reading() as connection:
+        return connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+
+before = server_process()
+child = os.fork()
+if not child:
+    audit.close()
+    del audit
+    gc.collect()
+    os._exit(0)
+os.waitpid(child, 0)
+print(server_process() == before)
+audit.close()
+"""
+
+    ran = subprocess.run(
+        [sys.executable, "-c", in_a_child],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (ran.stdout, ran.stderr, ran.returncode) == ("True\n", "", 0)
 
 
 def test_a_question_to_a_server_that_is_frozen_ends(own_server: Any) -> None:

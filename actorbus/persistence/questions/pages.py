@@ -2,7 +2,7 @@
 
 Each *arm* of a question is a stretch of one index that leads to messages which may match. A
 page takes a window of each arm, no longer than the page, and looks at those messages for
-whatever else is asked; where too few match it goes on with a window four times as long, until
+whatever else is asked; where too few match it goes on with a window ten times as long, until
 it has looked at ``_BUDGET`` of them. What it returns then may be less than a page, with the
 place to go on from. The window stands in a table of its own, so the database cannot choose
 another way: without it a filter that seldom matches would read all there is.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _BUDGET: Final = 4_000
 _BUDGET_OF_TEXT: Final = 2_000
 """Looking into a payload costs several times as much as looking at a column."""
-_GROWTH: Final = 4
+_GROWTH: Final = 10
 _FIRST: Final = 64
 _MESSAGES: Final = AgentMessage.__table__
 _QUIET: Final = (Status.ACCEPTED, Status.HANDLED)
