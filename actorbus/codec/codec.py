@@ -11,7 +11,14 @@ from actorbus.codec.envelope import (
     MESSAGE_VERSION,
     Envelopes,
 )
-from actorbus.codec.frames import PAYLOAD_FIELDS, WIRE_VERSION, Packers, unpack_frame
+from actorbus.codec.frames import (
+    PAYLOAD_FIELDS,
+    SMALL,
+    WIRE_VERSION,
+    Packers,
+    check_cost,
+    unpack_frame,
+)
 from actorbus.codec.names import KNOWN_CLASSES
 from actorbus.codec.reading import Reading
 from actorbus.codec.uncarried import Uncarried, where, with_article
@@ -76,7 +83,15 @@ class Codec:
             ) from None
         if len(data) > self.limit:
             raise PayloadTooLarge(len(data), self.limit)
+        if len(data) > SMALL:
+            self._check_cost(data)
         return data
+
+    def _check_cost(self, data: bytes) -> None:
+        try:
+            check_cost(data, self.limit)
+        except Undecodable as error:
+            raise UnsupportedPayload(f"payload: {error}") from None
 
     def _pack(self, payload: Any) -> bytes:
         try:

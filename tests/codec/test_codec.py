@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import threading
+import tracemalloc
 from contextlib import suppress
 from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -43,6 +44,16 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LIMIT = 1 << 20
+FEWEST: Final = 16_384
+"""Lists and dicts that any limit allows."""
+UNITS: Final[list[tuple[bytes, Any, int]]] = [
+    (b"\x90", [], 1),
+    (b"\x80", {}, 1),
+    (b"\x91\x90", [[]], 2),
+    (b"\x81\xa0\x81\xa0\x80", {"": {"": {}}}, 3),
+    (b"\x81\xc0\x92\x01\x90", (), 2),
+]
+"""As packed, as it is, and how many lists and dicts it counts as."""
 
 
 class Color(Enum):
@@ -502,6 +513,47 @@ def test_a_small_payload_that_would_unfold_without_end_is_refused_quickly() -> N
 
     with pytest.raises(PayloadTooLarge):
         codec(limit=10_000).encode_payload(bomb)
+
+
+@settings(max_examples=60)
+@given(unit=st.sampled_from(UNITS), extra=st.integers(-40, 40))
+def test_lists_and_dicts_are_bounded_alike_on_both_sides(
+    unit: tuple[bytes, Any, int], extra: int
+) -> None:
+    packed, value, containers = unit
+    codec = Codec(TypeBook(), limit=8 * FEWEST)
+    count = FEWEST // containers + extra
+    data = b"\x92\x01\xdd" + count.to_bytes(4, "big") + packed * count
+
+    if 2 + count * containers <= FEWEST:
+        assert codec.encode_payload([value] * count) == b"\x92\x01\xdc" + data[5:]
+        assert codec.decode_payload(data) == [value] * count
+    else:
+        with pytest.raises(UnsupportedPayload, match="payload_limit"):
+            codec.encode_payload([value] * count)
+        with pytest.raises(Undecodable, match="16,384 lists and dicts"):
+            codec.decode_payload(data)
+
+
+def test_a_binary_payload_of_bytes_that_lists_begin_with_is_no_list() -> None:
+    codec = Codec(TypeBook(), limit=LIMIT)
+    payload = b"\x90" * (LIMIT - 100)
+
+    assert codec.decode_payload(codec.encode_payload(payload)) == payload
+
+
+def test_lists_that_promise_more_than_comes_take_no_memory_for_it() -> None:
+    codec = Codec(TypeBook(), limit=LIMIT)
+    promises = b"\x92\x01" + (b"\xdd" + (LIMIT // 2).to_bytes(4, "big")) * 500
+    data = promises + b"\xc0" * (LIMIT // 2)
+
+    tracemalloc.start()
+    with pytest.raises(Undecodable, match="cut short"):
+        codec.decode_payload(data)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak < 4 * len(data)
 
 
 def test_the_limit_is_exact() -> None:

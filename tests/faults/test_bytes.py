@@ -225,6 +225,12 @@ def _full(unit: bytes, head: bytes, size: int) -> bytes:
     return b"\x92\x01" + head + count.to_bytes(4, "big") + unit * count
 
 
+def _promises(size: int) -> bytes:
+    """Lists in one another, each of which says that it is as long as all bytes together."""
+    lists = b"\x92\x01" + (b"\xdd" + (size - 3_000).to_bytes(4, "big")) * 500
+    return lists + b"\xc0" * (size - len(lists))
+
+
 LARGEST: Final[list[tuple[str, Callable[[int], bytes]]]] = [
     ("lists in lists", lambda size: b"\x92\x01" + b"\x91" * (size - 3) + b"\xc0"),
     ("maps in maps", lambda size: b"\x92\x01" + b"\x81\xa0" * (size // 2 - 2) + b"\xc0"),
@@ -232,6 +238,7 @@ LARGEST: Final[list[tuple[str, Callable[[int], bytes]]]] = [
     ("nils", lambda size: _full(b"\xc0", b"\xdd", size)),
     ("empty lists", lambda size: _full(b"\x90", b"\xdd", size)),
     ("empty maps", lambda size: _full(b"\x80", b"\xdd", size)),
+    ("promises of more", _promises),
     ("a key again and again", lambda size: _full(b"\xa0\xc0", b"\xdf", size)),
     ("extensions", lambda size: _full(b"\xd4\x01\x00", b"\xdd", size)),
     ("more than may come", lambda size: b"\xc1" * (4 * size)),

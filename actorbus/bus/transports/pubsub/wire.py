@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgpack  # type: ignore[import-untyped]
 
+from actorbus.codec.frames import check_cost
 from actorbus.errors import Undecodable
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ def read_batch(data: bytes, limit: int) -> tuple[str, list[Frame]]:
     """
     if len(data) > limit:
         raise Undecodable(f"{len(data):,} bytes, the limit is {limit:,}")
+    check_cost(data, limit)
     try:
         batch = msgpack.unpackb(data, strict_map_key=True, max_ext_len=0)
     except Exception as error:  # noqa: BLE001 - the unpacker's errors have no common root
