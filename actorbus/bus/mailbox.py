@@ -177,7 +177,6 @@ class Mailbox:
 
     __slots__ = (
         "_credits",
-        "_guards",
         "_left",
         "_limit",
         "_lock",
@@ -196,6 +195,7 @@ class Mailbox:
         "closed",
         "commands",
         "ended",
+        "guards",
         "interrupted",
         "name",
         "owner",
@@ -225,7 +225,8 @@ class Mailbox:
         self._lock = threading.Lock()
         self._ticket = count().__next__
         self._refunds = 0
-        self._guards = policy.overflow == "drop-oldest"
+        self.guards = policy.overflow == "drop-oldest"
+        """Whether senders take from a level too, so that only whole messages may be taken."""
         self._limit = min(policy.capacity, _DEEP)
         self._normal: deque[Any] | None = None
         self._queues: Any = _UNUSED
@@ -386,7 +387,7 @@ class Mailbox:
         if not present:
             # A sender has just dropped the last of this level; 0 would mean that nobody is to run.
             return self.run(limit)
-        if self._guards:
+        if self.guards:
             queue = _Guarded(queue, self._lock)
         return queue, present if present < limit else limit
 
@@ -399,7 +400,15 @@ class Mailbox:
         slots = run.take() if isinstance(run, _Guarded) else _taken(run)
         if self.ended and self.was_left(slots[0]):
             raise IndexError
-        return self._entry(slots)
+        return self.entry(slots)
+
+    def entry(self, slots: Slots) -> Entry:
+        """The message that `slots` hold."""
+        first, payload, created_at = slots
+        if not isinstance(first, int):
+            entry: Entry = first
+            return entry
+        return plain_tell(MessageId(first), payload, created_at, self.name)
 
     def was_left(self, first: object) -> bool:
         """Whether the mailbox closed just before the consumer took this, `first` of its slots.
@@ -435,7 +444,7 @@ class Mailbox:
             for queue in filter(None, self._queues):
                 kept: list[Message[Any]] = []
                 while queue:
-                    message = envelope(self._entry(_taken(queue)))
+                    message = envelope(self.entry(_taken(queue)))
                     (found if wanted(message) else kept).append(message)
                 for message in reversed(kept):
                     queue.extendleft((None, None, message))
@@ -477,7 +486,7 @@ class Mailbox:
             queues, self._queues, self._normal = self._queues, _UNUSED, None
             levels = [list(_closed(queue)) for queue in filter(None, queues)]
             self._left = tuple(level[0][0] for level in levels if level)
-            return [envelope(self._entry(slots)) for level in levels for slots in level]
+            return [envelope(self.entry(slots)) for level in levels for slots in level]
 
     # -- looking at it
 
@@ -493,7 +502,7 @@ class Mailbox:
     def waiting(self) -> list[Message[Any]]:
         """A copy of what waits, most urgent level first."""
         return [
-            envelope(self._entry(slots))
+            envelope(self.entry(slots))
             for queue in filter(None, self._queues)
             for slots in _whole(list(queue))
         ]
@@ -561,7 +570,7 @@ class Mailbox:
             self._ticket()
             admission = self._admit(slots, priority)
         if admission is _NOTHING_TO_DROP:
-            return False, envelope(self._entry(slots))
+            return False, envelope(self.entry(slots))
         if admission is _ADMITTED and self._scheduled and len(self) >= _DEEP:
             # Offer the interpreter to the consumer, who may have been waiting for it.
             time.sleep(0)
@@ -586,7 +595,7 @@ class Mailbox:
                 case "block" | "reject":
                     return False, Refusal.FULL
                 case "drop-newest":
-                    return False, envelope(self._entry(slots))
+                    return False, envelope(self.entry(slots))
                 case "drop-oldest":
                     return self._drop_oldest(slots, priority)
 
@@ -596,9 +605,9 @@ class Mailbox:
             # Either the consumer was quicker, or a sender that was let in has yet to put its own.
             return _NOTHING_TO_DROP
         if priority > lowest:
-            return False, envelope(self._entry(slots))
+            return False, envelope(self.entry(slots))
         self._ticket()
-        oldest = self._entry(_taken(self._queues[lowest]))
+        oldest = self.entry(_taken(self._queues[lowest]))
         self._refunds += 1
         self._limit += 1
         # Put in here, under the lock: were the mailbox closed in between, nobody could be told
@@ -621,13 +630,6 @@ class Mailbox:
                 break
         # Before the line, or taken by the consumer.
         return None
-
-    def _entry(self, slots: Slots) -> Entry:
-        first, payload, created_at = slots
-        if not isinstance(first, int):
-            entry: Entry = first
-            return entry
-        return plain_tell(MessageId(first), payload, created_at, self.name)
 
     # -- inside: the consumer
 

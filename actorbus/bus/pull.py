@@ -17,13 +17,11 @@ from actorbus.bus.where import compiled
 from actorbus.errors import AgentStopped, InvalidArgument, Rejected
 from actorbus.message import (
     Message,
-    MessageId,
     MessageKind,
     Reason,
     check_name,
     check_pattern,
     envelope,
-    plain_tell,
 )
 
 if TYPE_CHECKING:
@@ -201,8 +199,7 @@ class PullMailbox:
 
     def _moved(self, run: Level, count: int) -> Iterator[Any]:
         """The slots of `count` messages, each taken out of `run` when it is asked for."""
-        if self.inbox.policy.overflow == "drop-oldest":
-            # Senders take from there too, so that only whole messages may be taken.
+        if self.inbox.guards:
             entries = map(self.inbox.take, repeat(run, count))
             return chain.from_iterable(zip(entries, repeat(None), repeat(None), strict=False))
         return map(call, repeat(run.popleft, count * WIDTH))
@@ -210,9 +207,7 @@ class PullMailbox:
     def _message(self, slots: list[Any]) -> Message[Any]:
         """The first message in `slots`."""
         first, payload, created_at = slots[:WIDTH]
-        if isinstance(first, int):
-            return envelope(plain_tell(MessageId(first), payload, created_at, self.name))
-        return envelope(first)
+        return envelope(self.inbox.entry((first, payload, created_at)))
 
     def _put_back(self, slots: list[Any]) -> None:
         """An interrupt came before these were given to anybody: they wait as before."""
