@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actorbus.bus.transports.redis.letters import pack_error, pack_value
+from actorbus.bus.transports.redis.letters import pack_error, pack_refused, pack_value
 from actorbus.bus.transports.remote_answer import RemoteAnswer
 from actorbus.errors import ActorbusError
 
@@ -54,6 +54,14 @@ class Answers:
         answer = RemoteAnswer(message.id, inbox, value=value, error=error, dropped=dropped)
         self._open[message.id] = answer
         return answer
+
+    def refuse(self, asker: str, request: MessageId, why: str, *, sealed: bool) -> None:
+        """Tell a node that a request which is said to be its own was not trusted, if there is room.
+
+        `sealed`: as the request was. A node that signs believes no note that is not, so nobody
+        can have us break off a request of its by a forged one that is not signed.
+        """
+        self._sender.hint(asker, pack_refused(request, why), sealed=sealed)
 
     def cancel(self, request: MessageId) -> None:
         """Nobody waits for that answer any more."""

@@ -10,6 +10,7 @@ VALUE  the id of the request, 16 bytes; the payload it came to, as the codec pac
 ERROR  the id of the request; msgpack of the error's class, text and fields
 CANCEL  the id of the request, which nobody waits for any more
 STOP   16 bytes that mean nothing; 1 if what waits is to be handled first, else 0; an agent's name
+REFUSED  the id of the request, which the node that read it did not trust; why, as text
 =====  =========================================================================================
 """
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from actorbus.message import Entry, Message
 
 _ID: Final = 16
+_LONGEST_WHY: Final = 1_024
+"""Bytes of a refusal's reason."""
 
 
 class Word(IntEnum):
@@ -44,6 +47,7 @@ class Word(IntEnum):
     ERROR = 4
     CANCEL = 5
     STOP = 6
+    REFUSED = 7
 
 
 _MAIL: Final = bytes([Word.MAIL])
@@ -63,11 +67,22 @@ class Cancelled(NamedTuple):
     request: MessageId
 
 
+class Refused(NamedTuple):
+    """A request was not trusted where it came. Whoever forged one may have caused this, too."""
+
+    request: MessageId
+    why: str
+
+
 class StopAgent(NamedTuple):
     """An agent of this node is to stop."""
 
     name: str
     drain: bool
+
+
+Note = Outcome | Cancelled | StopAgent | Refused
+"""What nodes tell each other."""
 
 
 def notes_of(node: str) -> str:
@@ -191,11 +206,15 @@ def pack_cancel(request: MessageId) -> bytes:
     return bytes([Word.CANCEL]) + request.to_bytes(_ID, "big")
 
 
+def pack_refused(request: MessageId, why: str) -> bytes:
+    return bytes([Word.REFUSED]) + request.to_bytes(_ID, "big") + why.encode()[:_LONGEST_WHY]
+
+
 def pack_stop(name: str, *, drain: bool) -> bytes:
     return bytes([Word.STOP]) + bytes(_ID) + bytes([drain]) + name.encode()
 
 
-def read_note(codec: Codec, blob: bytes, agent_of: Any) -> Outcome | Cancelled | StopAgent:
+def read_note(codec: Codec, blob: bytes, agent_of: Any) -> Note:
     """What another node tells this one. `agent_of` names the agent that a request went to.
 
     Raises:
@@ -214,6 +233,8 @@ def read_note(codec: Codec, blob: bytes, agent_of: Any) -> Outcome | Cancelled |
             return Cancelled(request)
         case Word.STOP:
             return _read_stop(rest)
+        case Word.REFUSED:
+            return Refused(request, rest[:_LONGEST_WHY].decode(errors="replace"))
         case other:
             raise Undecodable(f"a note of kind {other}, which this node does not know")
 

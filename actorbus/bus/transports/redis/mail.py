@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.bus.transports.redis.letters import (
     UnreadablePayload,
@@ -14,13 +14,13 @@ from actorbus.bus.transports.redis.letters import (
     read_note,
 )
 from actorbus.bus.transports.redis.topics.log import TOPICS, event
-from actorbus.codec.signing.sealing import NODE_HEADER, vouched
+from actorbus.codec.signing.sealing import NODE_HEADER, is_sealed, read_seal, vouched
 from actorbus.errors import Undecodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actorbus.bus.transports.redis.letters import Cancelled, Outcome, StopAgent
+    from actorbus.bus.transports.redis.letters import Note
     from actorbus.bus.transports.redis.log import InboxLog, Item
     from actorbus.bus.transports.redis.topics.log import Entry
     from actorbus.codec import Codec
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from actorbus.message import Message, MessageId, PlainEntry
 
     _Read = Callable[[Codec, bytes, float], tuple[Message[Any], str | None]]
+
+_LONGEST_NODE: Final = 160
+"""Bytes: a name, and what each start of a node adds to it."""
 
 
 class Mail:
@@ -125,7 +128,7 @@ class Mail:
 
     def opened_note(
         self, inbox: str, item: Item, now: int, agent_of: Callable[[MessageId], str]
-    ) -> Outcome | Cancelled | StopAgent:
+    ) -> Note:
         """What another node tells this one.
 
         Raises:
@@ -133,6 +136,22 @@ class Mail:
         """
         _, blob = self._unsealed(inbox, item.blob, now / 1_000, item.level)
         return read_note(self.codec, blob, agent_of)
+
+    def asked(self, item: Item) -> tuple[MessageId, str] | None:
+        """The request that an item says it is and the node that it names: nobody vouches for it."""
+        try:
+            blob = read_seal(item.blob).blob if is_sealed(item.blob) else item.blob
+            message, asker = read_envelope(self.codec, blob, self._shift())
+        except Undecodable:
+            return None
+        if asker is None or len(asker.encode()) > _LONGEST_NODE:
+            return None
+        return message.id, asker
+
+    @property
+    def signs(self) -> bool:
+        """Whether what goes out is sealed."""
+        return self.trust is not None and self.trust.signer is not None
 
     def _opened_by(
         self, read: _Read, inbox: str, item: Item, now: int

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from actorbus.bus.transports.redis.letters import Cancelled, Outcome, StopAgent, notes_of
+from actorbus.bus.transports.redis.letters import (
+    Cancelled,
+    Outcome,
+    Refused,
+    StopAgent,
+    notes_of,
+)
 from actorbus.bus.transports.redis.log import Terms
 from actorbus.bus.transports.redis.unreadable import refuse
-from actorbus.errors import Undecodable, Untrusted
+from actorbus.errors import Rejected, Undecodable, Untrusted
 from actorbus.message import MessageId, Reason
 
 if TYPE_CHECKING:
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.reading import Reading
     from actorbus.bus.transports.redis.requests import Requests
     from actorbus.bus.transports.redis.stays import Stays
+    from actorbus.bus.transports.redis.trouble import Trouble
 
 _IN_HAND: Final = 1_000
 """Notes that are handed out and not acknowledged: the table knows an answer that comes twice."""
@@ -51,6 +58,7 @@ class Notes:
         requests: Requests,
         answers: Answers,
         errands: Errands,
+        trouble: Trouble,
     ) -> None:
         self._log = log
         self._home = home
@@ -63,6 +71,7 @@ class Notes:
         self._requests = requests
         self._answers = answers
         self._errands = errands
+        self._trouble = trouble
         self._ownership: Ownership | None = None
 
     def open(self, after: Reading | None = None) -> None:
@@ -122,10 +131,24 @@ class Notes:
                 self._requests.settle(note)
             case Cancelled(request):
                 self._answers.cancel(request)
+            case Refused(request, why):
+                self._refused(request, why)
             case StopAgent(name, drain):
                 stay = self._stays.here.get(name)
                 if stay is not None and stay.inbox.owner is not None:
                     stay.inbox.owner.stop(drain=drain)
+
+    def _refused(self, request: MessageId, why: str) -> None:
+        """The asker hears at once, but where nodes sign: its request may be handled all the same,
+        and a forged copy of it have been refused. Then the log says it, should no answer come."""
+        agent = self._requests.agent_of(request)
+        if not agent:
+            return
+        refused = Rejected(agent, why)
+        if self._mail.signs:
+            self._trouble.report(refused)
+        else:
+            self._requests.settle(Outcome(request, error=refused))
 
     def _answer_undecodable(self, item: Item, error: Undecodable) -> None:
         """The asker hears why; where not even that can be read, a letter is kept."""

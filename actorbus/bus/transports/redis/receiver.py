@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from actorbus.bus.history import HANDLED_TELL
 from actorbus.bus.mailbox import Refusal
@@ -10,6 +10,7 @@ from actorbus.bus.transports.redis.delivery import Delivery
 from actorbus.bus.transports.redis.letters import UnreadablePayload
 from actorbus.bus.transports.redis.log import Letter
 from actorbus.bus.transports.redis.unreadable import reason_of, refuse
+from actorbus.codec.signing.sealing import Distrust
 from actorbus.errors import AgentStopped, OwnerLost, Undecodable, Untrusted
 from actorbus.message import MessageKind, Reason
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.reading import Reading
     from actorbus.bus.transports.redis.reclaims import Reclaims
     from actorbus.bus.transports.redis.stays import Stay
+
+_TOLD: Final = frozenset(Distrust) - {Distrust.MISPLACED, Distrust.REPLAYED}
+"""What a node may be wrong about that asks in good faith."""
 
 
 class Receiver:
@@ -86,9 +90,18 @@ class Receiver:
         self._home.fail(message, stay.agent, Reason.UNDECODABLE, Undecodable(str(problem)))
 
     def _refuse(self, stay: Stay, item: Item, error: Undecodable | Untrusted) -> None:
+        if isinstance(error, Untrusted) and error.why in _TOLD:
+            self._tell_asker(item, error)
         refuse(self._home, item, stay.agent, error)
         letter = Letter(item.level, item.position, reason_of(error), 1, str(error))
         stay.consumer.done(stay.agent, item.id, letter)
+
+    def _tell_asker(self, item: Item, error: Untrusted) -> None:
+        asked = self._mail.asked(item)
+        if asked is not None:
+            request, asker = asked
+            sealed = error.why != Distrust.UNSIGNED
+            self._answers.refuse(asker, request, str(error), sealed=sealed)
 
 
 class Arrivals:

@@ -193,20 +193,29 @@ class Sender:
 
     def note(self, node: str, blob: bytes, delivery: Delivery | None = None) -> None:
         """Tell another node something. Few enough never to be refused for want of room."""
-        name = notes_of(node)
+        sealed = self._mail.seal(notes_of(node), blob, level=_NOTE_LEVEL)
+        parcel = self._note(node, sealed, delivery)
+        if not self._outbox.put_at_once(parcel, insist=True):
+            parcel.tag.settled()
+
+    def hint(self, node: str, blob: bytes, *, sealed: bool) -> None:
+        """``note`` for what nobody needs, and strangers may cause: it goes where there is room."""
+        if sealed:
+            blob = self._mail.seal(notes_of(node), blob, level=_NOTE_LEVEL)
+        self._outbox.put(self._note(node, blob, None))
+
+    def _note(self, node: str, blob: bytes, delivery: Delivery | None) -> Parcel:
         now = time.monotonic()
-        parcel = Parcel(
-            name,
+        return Parcel(
+            notes_of(node),
             _NOTE_LEVEL,
             self._ids.make(now).to_bytes(16, "big"),
-            self._mail.seal(name, blob, level=_NOTE_LEVEL),
+            blob,
             now + self._send_timeout,
             None,
             None,
             Sent(None, delivery),
         )
-        if not self._outbox.put_at_once(parcel, insist=True):
-            parcel.tag.settled()
 
     def stop_agent(self, name: str, drain: bool) -> None:
         """Tell the node that runs an agent to stop it."""

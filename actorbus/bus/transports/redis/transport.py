@@ -250,6 +250,7 @@ class RedisTransport:
             requests=requests,
             answers=answers,
             errands=errands,
+            trouble=trouble,
         )
         self._receiver = Receiver(home, mail, answers)
         self._reclaims = Reclaims(

@@ -9,11 +9,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from actorbus import Agent, AgentFailed, AskTimeout, Node, handles
+from actorbus import Agent, AgentFailed, AskTimeout, Node, Rejected, handles
+from actorbus.bus.transports.redis.letters import pack_message
 from actorbus.bus.transports.redis.log import InboxLog, Outgoing, Taken, Terms
+from actorbus.codec import Codec, TypeBook
 from actorbus.codec.signing import make_keys
+from actorbus.codec.signing.sealing import read_seal
+from actorbus.message import MessageKind
 from actorbus.redis_client import RedisServer
 from actorbus.settings import Settings
+from actorbus.telemetry import Event, TransportTrouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,6 +94,18 @@ def until(happened: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+def troubles(node: Node) -> list[BaseException]:
+    """What its transport says that it gave up, from now on."""
+    told: list[BaseException] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TransportTrouble):
+            told.append(event.error)
+
+    node.telemetry.listen(listen)
+    return told
+
+
 def refusals(node: Node) -> list[str]:
     """Why messages were refused there, oldest first."""
     return [one.error or "" for one in reversed(node.dead_letters.list(reason="refused"))]
@@ -119,16 +136,84 @@ def test_what_is_not_signed_or_by_nobody_trusted_is_refused_and_recorded(
 
     unsigned.tell("echo", "unsigned")
     unsigned.flush(DEADLINE)
+    with pytest.raises(Rejected, match="not signed, and here everything must be"):
+        unsigned.ask("echo", "hello?").get(DEADLINE)
     stranger.tell("echo", "by a stranger")
     with pytest.raises(AskTimeout):
         stranger.ask("echo", "hello?", timeout=0.5).get()
 
-    until(lambda: len(refusals(there)) == 3)
-    assert ["(unsigned)" in why or "(unknown-node)" in why for why in refusals(there)] == [True] * 3
+    until(lambda: len(refusals(there)) == 4)
+    assert ["(unsigned)" in why or "(unknown-node)" in why for why in refusals(there)] == [True] * 4
     assert not {"unsigned", "by a stranger", "hello?"} & set(Echo.heard)
     there.stop()
     refused = there.audit.messages(reason="refused")
-    assert len(refused) == 3
+    assert len(refused) == 4
+
+
+def test_who_signs_and_is_not_trusted_finds_in_its_log_why_no_answer_comes(
+    deployment: Deployment,
+) -> None:
+    there = deployment.start("there", "here", "there")
+    there.spawn(Echo, name="echo")
+    stranger = deployment.start("stranger", "here", "there", "stranger")
+    told = troubles(stranger)
+
+    with pytest.raises(AskTimeout):
+        stranger.ask("echo", "hello?", timeout=1.0).get()
+
+    (error,) = told
+    assert isinstance(error, Rejected)
+    assert "'stranger' is not trusted here" in str(error)
+
+
+def test_what_says_that_it_is_an_ask_of_no_possible_node_is_a_letter_and_the_next_is_handled(
+    deployment: Deployment,
+) -> None:
+    here, there = (deployment.start(name, "here", "there") for name in ("here", "there"))
+    there.spawn(Echo, name="echo")
+    message = there.bus.stamp(MessageKind.REQUEST, "echo", "forged")
+
+    for asker in ("", "x" * 255, "nobody~0"):
+        blob = pack_message(Codec(TypeBook(), limit=1_000), message, 0.0, asker)
+        seal = b"\xc1\x01" + bytes(64 + 24) + bytes([2, 1, 0]) + b"x"
+        deployment.put("echo", blob)
+        deployment.put("echo", seal + blob)
+    here.tell("echo", "next")
+
+    until(lambda: Echo.heard == ["next"])
+    assert len(refusals(there)) == 6
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_forged_copy_of_an_ask_does_not_break_it_off(
+    deployment: Deployment, sealed: bool
+) -> None:
+    here, there = (deployment.start(name, "here", "there") for name in ("here", "there"))
+    begun, gate = threading.Event(), threading.Event()
+
+    class Holding(Echo):
+        @handles
+        def echo(self, text: str) -> str:
+            begun.set()
+            assert gate.wait(DEADLINE)
+            return text
+
+    there.spawn(Holding, name="echo")
+    there.spawn(Echo, name="decoy")
+    told = troubles(here)
+    reply = here.ask("echo", "hello")
+    assert begun.wait(DEADLINE)
+    inbox = f"{deployment.log.tags[0]}:i:echo:2"
+    stored: list[Any] = deployment.server.client.lrange(inbox, 0, -1)
+    head, blob = stored[0][:30], stored[0][30:]
+    forged = blob[:-1] + bytes([blob[-1] ^ 1]) if sealed else read_seal(blob).blob
+
+    deployment.put("decoy", forged, head[14:])
+    until(lambda: refusals(there))
+    until(lambda: told or refusals(here))
+    gate.set()
+
+    assert reply.get(DEADLINE) == "hello"
 
 
 def test_copies_of_what_is_in_hand_are_letters_and_hold_up_nothing(deployment: Deployment) -> None:
