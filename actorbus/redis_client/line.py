@@ -138,6 +138,18 @@ class Dial:
             line.close()
 
 
+class _Once:
+    """Calls `what` the first time that it is called."""
+
+    def __init__(self, what: Callable[[], object]) -> None:
+        self._what: Callable[[], object] | None = what
+
+    def __call__(self) -> None:
+        what, self._what = self._what, None
+        if what is not None:
+            what()
+
+
 class Express:
     """``run_all`` in less time, where a line may be had. Safe from any thread.
 
@@ -149,27 +161,37 @@ class Express:
         self._dial = Dial(server)
         self._taken = threading.Lock()
 
-    def run_all(self, calls: Sequence[Call]) -> list[Any]:
-        """
+    def run_all(
+        self, calls: Sequence[Call], meanwhile: Callable[[], object] = lambda: None
+    ) -> list[Any]:
+        """`meanwhile` is called once, whatever happens: while the scripts are under way on a line
+        that is open, else before anything that may take long. What it raises comes out of here.
+
         Raises:
             redis.RedisError: as ``run_all`` does.
             TransportUnavailable: no answer within 2.5 s.
         """
-        if len(calls) <= _MOST and self._taken.acquire(blocking=False):
-            try:
-                answers = self._ask(calls)
-            finally:
-                self._taken.release()
-            if answers is not None:
-                return answers
+        once = _Once(meanwhile)
+        try:
+            if len(calls) <= _MOST and self._taken.acquire(blocking=False):
+                try:
+                    answers = self._ask(calls, once)
+                finally:
+                    self._taken.release()
+                if answers is not None:
+                    return answers
+        finally:
+            once()
         return run_all(self._server.client, calls)
 
     def close(self) -> None:
         with self._taken:
             self._dial.hang_up()
 
-    def _ask(self, calls: Sequence[Call]) -> list[Any] | None:
+    def _ask(self, calls: Sequence[Call], meanwhile: Callable[[], object]) -> list[Any] | None:
         self._server.check_process()
+        if self._dial.may_be_had:
+            meanwhile()
         line = self._dial.open()
         if line is None:
             return None
@@ -177,9 +199,15 @@ class Express:
             ("EVALSHA", script.digest, len(keys), *keys, *arguments)
             for script, keys, arguments in calls
         ]
+        if not line.send_all(commands):
+            self._dial.hang_up()
+            return None
         try:
-            if not line.send_all(commands):
-                raise TransportUnavailable("not taken at once")
+            meanwhile()
+        except BaseException:
+            self._dial.hang_up()  # whose answers come next, nobody knows
+            raise
+        try:
             answers = [line.wait(_ANSWERED_WITHIN) for _ in commands]
         except Unanswered:
             self._dial.hang_up()
@@ -188,7 +216,7 @@ class Express:
             self._dial.hang_up()
             return None
         except BaseException:
-            self._dial.hang_up()  # whose answers come next, nobody knows
+            self._dial.hang_up()
             raise
         if any(isinstance(answer, Exception) for answer in answers):
             self._dial.hang_up()  # the server may be none of ours any more

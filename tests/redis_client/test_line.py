@@ -181,6 +181,128 @@ class TestExpress:
 
         assert Express(fake).run_all([(ECHO, ["k"], ["a"])]) == [[b"k", b"a"]]
 
+    def test_what_is_done_meanwhile_is_done_while_the_scripts_are_under_way(
+        self, server: RedisServer
+    ) -> None:
+        express, key = Express(server), uuid4().hex
+        put = Script("return redis.call('SET', KEYS[1], ARGV[1], 'PX', 10000)")
+        put(server.client, [key], ["1"])
+        express.run_all([(put, [key], ["2"])])
+        seen: list[Any] = []
+
+        def meanwhile() -> None:
+            give_up = time.monotonic() + DEADLINE
+            while server.client.get(key) != b"3" and time.monotonic() < give_up:
+                pass
+            seen.append(server.client.get(key))
+
+        express.run_all([(put, [key], ["3"])], meanwhile)
+
+        assert seen == [b"3"]
+        express.close()
+
+    def test_where_a_line_must_be_opened_that_is_done_before(
+        self, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        express, order = Express(server), list[str]()
+        line = server.line
+
+        def open_it() -> Line:
+            order.append("opened")
+            return line()
+
+        monkeypatch.setattr(server, "line", open_it)
+
+        express.run_all([(ECHO, ["k"], ["a"])], lambda: order.append("done"))
+
+        assert order == ["done", "opened"]
+        express.close()
+
+    def test_it_is_done_once_where_no_line_can_be_had(self) -> None:
+        fake = RedisServer("redis://fake", make=lambda **_: fakeredis.FakeRedis(protocol=2))
+        express, done = Express(fake), list[None]()
+
+        answers = [express.run_all([(ECHO, ["k"], ["a"])], lambda: done.append(None)) for _ in "ab"]
+
+        assert answers == [[[b"k", b"a"]]] * 2
+        assert len(done) == 2
+
+    def test_it_is_done_once_where_the_line_takes_nothing_or_its_answer_is_lost(
+        self, server: RedisServer
+    ) -> None:
+        express, done = Express(server), list[None]()
+        ECHO(server.client, ["k"], ["loaded"])
+        express.run_all([(ECHO, ["k"], ["a"])])
+        line: Any = express._dial.line
+
+        def break_it() -> None:
+            done.append(None)
+            line._connection._sock.shutdown(2)
+
+        assert express.run_all([(ECHO, ["k"], ["b"])], break_it) == [[b"k", b"b"]]
+        assert len(done) == 1
+
+        express._dial._rests_until = 0.0
+        express.run_all([(ECHO, ["k"], ["c"])])
+        much = b"x" * 64_000_000
+        found = express.run_all([(ECHO, ["k"], [much])], lambda: done.append(None))
+
+        assert found == [[b"k", much]]
+        assert len(done) == 2
+        express.close()
+
+    def test_it_is_done_once_where_the_server_does_not_answer_in_time(
+        self, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slow = Script(
+            "local function now() local t = redis.call('TIME') return t[1] * 1000000 + t[2] end "
+            "local start = now() repeat until now() - start > 200000 return 1"
+        )
+        slow(server.client, ["k"], [])
+        express, done = Express(server), list[None]()
+        ECHO(server.client, ["k"], ["loaded"])
+        express.run_all([(ECHO, ["k"], ["a"])])
+        monkeypatch.setattr("actorbus.redis_client.line._ANSWERED_WITHIN", 0.01)
+
+        with pytest.raises(TransportUnavailable, match="no answer"):
+            express.run_all([(slow, ["k"], [])], lambda: done.append(None))
+
+        assert len(done) == 1
+        express.close()
+
+    def test_it_is_done_once_in_a_process_that_may_not_use_the_server(
+        self, server: RedisServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def forked() -> None:
+            raise TransportUnavailable("forked")
+
+        express, done = Express(server), list[None]()
+        monkeypatch.setattr(server, "check_process", forked)
+
+        with pytest.raises(TransportUnavailable, match="forked"):
+            express.run_all([(ECHO, ["k"], ["a"])], lambda: done.append(None))
+
+        assert len(done) == 1
+
+    @pytest.mark.parametrize("error", [TransportUnavailable("no"), KeyError("no")])
+    def test_what_it_raises_comes_out_and_the_answers_are_nobodys(
+        self, server: RedisServer, error: Exception
+    ) -> None:
+        def fail() -> None:
+            done.append(None)
+            raise error
+
+        express, done = Express(server), list[None]()
+        ECHO(server.client, ["k"], ["loaded"])
+        express.run_all([(ECHO, ["k"], ["a"])])
+
+        with pytest.raises(type(error), match="no"):
+            express.run_all([(ECHO, ["k"], ["b"])], fail)
+
+        assert len(done) == 1
+        assert express.run_all([(ECHO, ["k"], ["c"])]) == [[b"k", b"c"]]
+        express.close()
+
     def test_two_threads_at_a_time_each_get_their_answers(self, server: RedisServer) -> None:
         express = Express(server)
         ECHO(server.client, ["k"], ["loaded"])

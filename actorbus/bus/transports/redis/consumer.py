@@ -6,9 +6,10 @@ messages to agents with room in their window, many agents a round trip, and send
 acknowledgements. Every second, and after any trouble, it sweeps: it asks which agents have
 messages that were not seen, so a bell that nobody heard costs a second and nothing else.
 
-What the fetcher carries each time is decided by the ``Rota``; before an agent is given up, all
-that it has done is acknowledged. No more than 16 are with an agent beyond that, so at most 16 of
-one that was busy run again when its node dies.
+What the fetcher carries each time is decided by the ``Rota``. What it brought is handed out while
+its next round trip is under way, so neither Redis nor the fetcher waits for the other. Before an agent is given up, all that it has
+done is acknowledged. No more than 16 are with an agent beyond that, so at most 16 of one that was
+busy run again when its node dies.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import random
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from uuid import uuid4
 
 from actorbus.bus.transports.redis.doorbell import Doorbell
@@ -49,6 +50,20 @@ _SWEEP: Final = 1.0
 _WINDOW: Final = 64
 _TRIED_AT_ONCE: Final = 250
 _LONGEST_PAUSE: Final = 1.0
+
+
+class _Brought(NamedTuple):
+    """What a round trip brought: answers to what was acknowledged, and to what was fetched."""
+
+    at: int
+    """When it came, in milliseconds of our monotonic clock; 0: nothing came."""
+    due: Sequence[Due] = ()
+    freed: Sequence[int | Fenced | Reset] = ()
+    wanted: Sequence[Fetch] = ()
+    found: Sequence[Fetched | Fenced | Reset] = ()
+
+
+_NOTHING: Final = _Brought(0)
 
 
 class Recipient(Protocol):
@@ -119,6 +134,9 @@ class Consumer:
         """Agents with something to be tried that a former owner may have died of."""
         self._over: deque[tuple[Reading, bytes, Letter | None]] = deque()
         """What is over and not told to its reading yet: whoever says so takes no lock."""
+        self._brought = _NOTHING
+        """What the fetcher hands out while its next round trip is under way. What an agent
+        acknowledges is in one of the two at a time, and so is what it fetches."""
         self._asleep = False
         """Whether the fetcher sleeps, and nobody has woken it yet."""
         self._has_timer = False
@@ -265,6 +283,7 @@ class Consumer:
             try:
                 if self._rung or time.monotonic() - swept >= self._sweep_every:
                     self._rung = False
+                    self._hand_over()  # that waits for no server
                     self._sweep()
                     swept = time.monotonic() - random.uniform(0, self._sweep_every / 10)
                 exchanged, tried = self._exchange(), self._try_suspects()
@@ -303,22 +322,37 @@ class Consumer:
             self._rota.look_again()
 
     def _exchange(self) -> bool:
-        """One round trip: acknowledge what is due, fetch what is wanted. False: nothing was."""
+        """One round trip: acknowledge what is due, fetch what is wanted.
+
+        What the one before brought is handed out meanwhile. False: there was nothing to do.
+        """
         with self._changed:
             self._settle()
-            due, wanted = self._rota.due(time.monotonic()), self._rota.to_fetch()
-            if not (due or wanted):
+            due = self._rota.due(time.monotonic(), _agents(self._brought.due))
+            wanted = self._rota.to_fetch(_agents(self._brought.wanted))
+            if not (due or wanted or self._brought.at):
                 self._changed.notify_all()
                 return False
+        if not (due or wanted):
+            self._hand_over()
+            return True
         freed, found = self._log.exchange(
             [one.done for one in due],
             [one.wanted for one in wanted],
+            meanwhile=self._hand_over,
         )
-        with self._handing, self._together():
-            self._acknowledged(due, freed)
-            for fetch, one in zip(wanted, found, strict=True):
-                self._fetched(fetch, one)
+        self._brought = _Brought(int(time.monotonic() * 1_000), due, freed, wanted, found)
         return True
+
+    def _hand_over(self) -> None:
+        """Tell readings what a round trip brought, and hand out what may be."""
+        brought, self._brought = self._brought, _NOTHING
+        if not brought.at:
+            return
+        with self._handing, self._together():
+            self._acknowledged(brought.due, brought.freed)
+            for fetch, one in zip(brought.wanted, brought.found, strict=True):
+                self._fetched(fetch, one, brought.at)
 
     def _settle(self) -> None:
         """Tell readings what is over."""
@@ -329,11 +363,11 @@ class Consumer:
             if reading.done(message_id, letter):
                 self._rota.owe(reading.ownership.agent, now)
 
-    def _fetched(self, fetch: Fetch, found: Fetched | Fenced | Reset) -> None:
+    def _fetched(self, fetch: Fetch, found: Fetched | Fenced | Reset, at: int) -> None:
         reading, recipient, wanted = fetch
         agent = reading.ownership.agent
         with self._changed:
-            if not self._rota.reads(reading):
+            if not self._rota.reads(reading, wanted.ownership):
                 return
             if isinstance(found, Fenced):
                 self._forget(agent)
@@ -345,7 +379,7 @@ class Consumer:
                 if reading.cursors != wanted.cursors:
                     self._rota.look(agent)  # it was reset meanwhile
                     return
-                self._server_ahead = found.now - int(time.monotonic() * 1_000)
+                self._server_ahead = found.now - at
                 reading.fetched(found.unread, found.unseen)
                 new = self._next_for(reading)
                 if reading.unseen:
@@ -421,7 +455,7 @@ class Consumer:
         with self._changed:
             for (reading, recipient, done), answer in zip(due, answers, strict=True):
                 agent = reading.ownership.agent
-                if not self._rota.reads(reading):
+                if not self._rota.reads(reading, done.ownership):
                     continue
                 if isinstance(answer, Fenced):
                     self._forget(agent)
@@ -522,3 +556,7 @@ class Consumer:
         with self._changed:
             self._rung = True
             self._changed.notify_all()
+
+
+def _agents(some: Iterable[Due | Fetch]) -> set[str]:
+    return {one.reading.ownership.agent for one in some}

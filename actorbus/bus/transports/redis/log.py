@@ -30,7 +30,7 @@ from zlib import crc32
 from actorbus.redis_client import Dial, Express, Script, decoded, encoded, run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from redis import Redis
 
@@ -579,11 +579,13 @@ class InboxLog:
         wanted: Sequence[Wanted],
         *,
         size: int = 1 << 20,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> tuple[list[int | Fenced | Reset], list[Fetched | Fenced | Reset]]:
         """``acknowledge`` and then ``fetch`` for many agents in one round trip.
 
         What one would raise stands in its place. Of some agents nothing may come, though
-        messages wait, where those of others are many bytes.
+        messages wait, where those of others are many bytes. `meanwhile` is called once, whatever
+        happens: during the round trip, if that may be.
         """
         freed: list[Any] = [None] * len(done)
         found: list[Any] = [None] * len(wanted)
@@ -609,6 +611,7 @@ class InboxLog:
                 ),
             ],
             express=True,
+            meanwhile=meanwhile,
         )
         for (_, some), answers in zip(acks, told, strict=False):
             for at, answer in zip(some, answers, strict=True):
@@ -756,11 +759,18 @@ class InboxLog:
             return script(self._client, [tag], arguments)
 
     def _run_all(
-        self, calls: Sequence[tuple[Script, tuple[Any, ...]]], *, express: bool = False
+        self,
+        calls: Sequence[tuple[Script, tuple[Any, ...]]],
+        *,
+        express: bool = False,
+        meanwhile: Callable[[], object] = lambda: None,
     ) -> list[Any]:
         spelled = [(script, call[:1], call[1:]) for script, call in calls]
         with self._server.errors():
-            told = self._express.run_all(spelled) if express else run_all(self._client, spelled)
+            if express:
+                told = self._express.run_all(spelled, meanwhile)
+            else:
+                told = run_all(self._client, spelled)
             for one in told:
                 if isinstance(one, Exception):
                     raise one

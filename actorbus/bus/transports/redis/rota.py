@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from actorbus.bus.transports.redis.log import Wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from actorbus.bus.transports.redis.consumer import Recipient
-    from actorbus.bus.transports.redis.log import Done
+    from actorbus.bus.transports.redis.log import Done, Ownership
     from actorbus.bus.transports.redis.reading import Reading
 
 _ACK_AFTER: Final = 0.02
@@ -23,6 +23,9 @@ _ACK_SOON: Final = 0.01
 _URGENT: Final = 8
 """URGENT messages that wait, up to which more are fetched where there is no room for others."""
 _AT_ONCE: Final = 64
+_DONE_AT_ONCE: Final = 300
+"""Messages that are acknowledged together, about: those of other agents are next, while what came
+of these is handed out."""
 
 
 class Due(NamedTuple):
@@ -62,9 +65,11 @@ class Rota:
         found = self.readings.get(agent)
         return None if found is None else found[0]
 
-    def reads(self, reading: Reading) -> bool:
-        """Whether it is still how its agent is read for."""
-        return self.reading(reading.ownership.agent) is reading
+    def reads(self, reading: Reading, asked: Ownership | None = None) -> bool:
+        """Whether its agent is still read for with it; and as it was when something was asked."""
+        ownership = reading.ownership
+        same_token = asked is None or asked.token == ownership.token
+        return same_token and self.reading(ownership.agent) is reading
 
     def forget(self, agent: str) -> None:
         self.readings.pop(agent, None)
@@ -96,13 +101,14 @@ class Rota:
             if reading.owes_a_fetch:
                 self._hungry[agent] = None
 
-    def to_fetch(self) -> list[Fetch]:
+    def to_fetch(self, besides: Container[str] = ()) -> list[Fetch]:
+        """For whom to fetch, but for those of whom an answer is known that they were not told."""
         # Taken out before it is fetched, not after: a bell that rings meanwhile means more.
-        hungry = [name for name in self._hungry if self._has_room(name)]
+        hungry = [name for name in self._hungry if name not in besides and self._has_room(name)]
         counts = dict.fromkeys(hungry[:_AT_ONCE], self._window)
         for agent in counts:
             del self._hungry[agent]
-        for agent in list(self._urgent)[:_AT_ONCE]:
+        for agent in [name for name in self._urgent if name not in besides][:_AT_ONCE]:
             del self._urgent[agent]
             reading = self.reading(agent)
             if reading is not None and not self._has_room(agent) and reading.urgent <= _URGENT:
@@ -136,9 +142,18 @@ class Rota:
     def hurry_all(self) -> None:
         self.hurry(list(self._owing))
 
-    def due(self, now: float) -> list[Due]:
+    def due(self, now: float, besides: Container[str] = ()) -> list[Due]:
+        """Whose turn it is to acknowledge, but for those as above; who had it is behind the others.
+
+        Not all of them: enough for a round trip.
+        """
         chosen: list[Due] = []
+        messages = 0
         for agent, since in list(self._owing.items()):
+            if agent in besides:
+                continue
+            if messages >= _DONE_AT_ONCE:
+                break
             found = self.readings.get(agent)
             if found is None or not found[0].owes:
                 del self._owing[agent]
@@ -147,15 +162,14 @@ class Rota:
             patience = _ACK_AFTER if reading.in_hand else _ACK_SOON
             if reading.owes >= reading.enough or now - since >= patience:
                 chosen.append(Due(reading, recipient, reading.to_acknowledge()))
+                messages += reading.owes
         return chosen
 
     def acknowledged(self, agent: str, now: float) -> None:
         """The server has taken what an agent had to acknowledge; it may have more by now."""
-        reading = self.readings[agent][0]
-        if reading.owes:
+        self._owing.pop(agent, None)
+        if self.readings[agent][0].owes:
             self._owing[agent] = now
-        else:
-            self._owing.pop(agent, None)
 
     def next_due(self, now: float) -> float:
         """When the first of them is due, as far as is known."""

@@ -12,8 +12,9 @@ import pytest
 
 from actorbus.bus.transports.redis.consumer import Consumer
 from actorbus.bus.transports.redis.lanes import Accepted, Parcel, Refused
-from actorbus.bus.transports.redis.log import START, Fetched, InboxLog, Letter, Taken
+from actorbus.bus.transports.redis.log import START, Fenced, Fetched, InboxLog, Letter, Taken
 from actorbus.bus.transports.redis.outbox import Outbox
+from actorbus.errors import TransportUnavailable
 from actorbus.redis_client import RedisServer
 
 if TYPE_CHECKING:
@@ -172,7 +173,7 @@ def test_reading_for_new_agents_asks_the_server_nothing(
     fetches: list[int] = []
     exchange = log.exchange
 
-    def count_and_exchange(done: Any, wanted: Sequence[Any], **how: int) -> Any:
+    def count_and_exchange(done: Any, wanted: Sequence[Any], **how: Any) -> Any:
         fetches.append(len(wanted))
         return exchange(done, wanted, **how)
 
@@ -201,7 +202,7 @@ def test_what_comes_along_with_a_bell_is_not_fetched(
     fetches: list[int] = []
     exchange = log.exchange
 
-    def count_and_exchange(done: Any, wanted: Sequence[Any], **how: int) -> Any:
+    def count_and_exchange(done: Any, wanted: Sequence[Any], **how: Any) -> Any:
         fetches.append(len(wanted))
         return exchange(done, wanted, **how)
 
@@ -240,7 +241,7 @@ def test_what_is_on_its_way_from_the_server_is_pending(
     on_its_way, may_arrive = threading.Event(), threading.Event()
     exchange = log.exchange
 
-    def exchange_slowly(done: Any, wanted: Any, **how: int) -> Any:
+    def exchange_slowly(done: Any, wanted: Any, **how: Any) -> Any:
         freed, found = exchange(done, wanted, **how)
         if any(isinstance(one, Fetched) and one.unread for one in found):
             on_its_way.set()
@@ -405,6 +406,234 @@ def test_an_outbox_holds_so_many(log: InboxLog) -> None:
     assert idle.close(0.0) == parcels[:3]
     assert not idle.put(parcels[0])
     assert not way.outbox.put(parcels[0])
+
+
+class Trips:
+    """The round trips of a consumer: what happens in them besides.
+
+    Args:
+        brings: called once the first is over that brings messages, before any are handed out.
+        next_one: called instead of the one after that; its last argument is to be called meanwhile.
+    """
+
+    def __init__(
+        self,
+        log: InboxLog,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        brings: Callable[[], object] = lambda: None,
+        next_one: Callable[[Callable[[], object]], object] | None = None,
+    ) -> None:
+        self._exchange = log.exchange
+        self._brings = brings
+        self._next_one = next_one
+        self.brought = threading.Event()
+        monkeypatch.setattr(log, "exchange", self._make)
+
+    def _make(self, done: Any, wanted: Any, *, meanwhile: Callable[[], object]) -> Any:
+        if self.brought.is_set() and self._next_one is not None:
+            self._next_one(meanwhile)
+            return self._exchange(done, wanted)
+        freed, found = self._exchange(done, wanted, meanwhile=meanwhile)
+        if any(isinstance(one, Fetched) and one.unread for one in found):
+            if not self.brought.is_set():
+                self._brings()
+            self.brought.set()
+        return freed, found
+
+
+class TestWhatWasBrought:
+    """It is handed out while the next round trip is under way."""
+
+    def test_most_is_handed_out_during_a_round_trip_in_order_and_once(
+        self, log: InboxLog, consumer: Consumer, way: Way, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        during: list[int] = []
+        exchange = log.exchange
+
+        def count(done: Any, wanted: Any, *, meanwhile: Callable[[], object]) -> Any:
+            def counted() -> None:
+                before = sum(len(one.found) for one in agents)
+                meanwhile()
+                during.append(sum(len(one.found) for one in agents) - before)
+
+            return exchange(done, wanted, meanwhile=counted)
+
+        agents = [Agent(consumer, f"a{number}") for number in range(60)]
+        texts = [str(number) for number in range(50)]
+        owned = [log.acquire(agent.name, "n1", ttl=10) for agent in agents]
+        for agent in agents:
+            way.send(agent.name, *texts)
+        way.outbox.flush(DEADLINE)
+        monkeypatch.setattr(log, "exchange", count)
+
+        for agent, ownership in zip(agents, owned, strict=True):
+            consumer.read(ownership, agent)
+
+        assert all(agent.has(50) for agent in agents)
+        assert [agent.found for agent in agents] == [texts] * 60
+        assert sum(during) > 1_000
+        wait_until(lambda: all(log.depth(agent.name) == 0 for agent in agents))
+
+    @pytest.mark.parametrize("fails", ["the sweep", "the trip", "the trip, and says so late"])
+    def test_is_handed_out_though_the_server_is_away_since(
+        self,
+        log: InboxLog,
+        server: RedisServer,
+        way: Way,
+        monkeypatch: pytest.MonkeyPatch,
+        fails: str,
+    ) -> None:
+        def be_away(*_: object, **__: object) -> Any:
+            raise TransportUnavailable("away")
+
+        def vanish() -> None:
+            patch.setattr(log, "ready", be_away)
+            if fails == "the sweep":
+                consumer._ring()
+            else:
+                consumer._hear_of(b"at b")
+
+        def fail(meanwhile: Callable[[], object]) -> None:
+            found_before.append(list(agent.found))
+            if fails == "the trip, and says so late":
+                meanwhile()
+            be_away()
+
+        found_before: list[list[str]] = []
+        with monkeypatch.context() as patch:
+            consumer = Consumer(log, server, "n1", bells=False)
+            agent = own(log, consumer)
+            own(log, consumer, "b")
+            way.send("a", "1", "2")
+            assert way.outbox.flush(DEADLINE) == 0
+            Trips(log, patch, brings=vanish, next_one=fail)
+            consumer.start()
+
+            arrived = agent.has(2)
+            depth = log.depth("a")
+
+        assert arrived
+        assert depth == 2
+        assert fails == "the sweep" or found_before[0] == []
+        wait_until(lambda: log.depth("a") == 0)
+        assert agent.found == ["1", "2"]
+        consumer.close(DEADLINE)
+
+    def test_is_pending_until_it_is_handed_out(
+        self, log: InboxLog, server: RedisServer, way: Way, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pending: list[int] = []
+        consumer = Consumer(log, server, "n1")
+        Trips(log, monkeypatch, brings=lambda: pending.append(consumer.pending(["a"])))
+        agent = own(log, consumer)
+        way.send("a", "hello")
+        way.outbox.flush(DEADLINE)
+
+        consumer.start()
+
+        assert agent.has(1)
+        assert pending == [1]
+        wait_until(lambda: consumer.pending(["a"]) == 0)
+        consumer.close(DEADLINE)
+
+    def test_is_left_to_the_next_owner_where_the_consumer_closes(
+        self, log: InboxLog, server: RedisServer, way: Way, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def close() -> None:
+            closing.start()
+            wait_until(lambda: first._closing)
+
+        with monkeypatch.context() as patch:
+            trips = Trips(log, patch, brings=close)
+            first, second = Consumer(log, server, "n1"), Consumer(log, server, "n2")
+            closing = threading.Thread(target=first.close, args=(DEADLINE,))
+            early = own(log, first)
+            way.send("a", "1", "2")
+            way.outbox.flush(DEADLINE)
+            first.start()
+            assert trips.brought.wait(DEADLINE)
+            closing.join(DEADLINE)
+
+        late = Agent(second, "a")
+        second.start()
+        second.read(log.acquire("a", "n2", ttl=10), late)
+
+        assert late.has(2)
+        assert (early.found, late.found) == ([], ["1", "2"])
+        wait_until(lambda: log.depth("a") == 0)
+        second.close(DEADLINE)
+
+    def test_is_left_to_the_next_owner_of_an_agent_that_is_given_up(
+        self, log: InboxLog, server: RedisServer, way: Way, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given: list[Any] = []
+        first, second = Consumer(log, server, "n1"), Consumer(log, server, "n2")
+        Trips(log, monkeypatch, brings=lambda: given.extend(first.give_up(["a"], 0.0)))
+        early = own(log, first)
+        way.send("a", "1", "2")
+        way.outbox.flush(DEADLINE)
+        first.start()
+        wait_until(lambda: bool(given))
+
+        late = Agent(second, "a")
+        second.start()
+        second.read(log.hand_off(given[0], "n2"), late)
+
+        assert late.has(2)
+        assert (early.found, late.found) == ([], ["1", "2"])
+        wait_until(lambda: log.depth("a") == 0)
+        first.close(DEADLINE)
+        second.close(DEADLINE)
+
+    def test_is_left_in_the_inbox_of_an_agent_that_is_held(
+        self, log: InboxLog, server: RedisServer, way: Way, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        consumer = Consumer(log, server, "n1")
+        trips = Trips(log, monkeypatch, brings=lambda: consumer.hold(["a"]))
+        agent = own(log, consumer)
+        way.send("a", "1", "2")
+        way.outbox.flush(DEADLINE)
+        consumer.start()
+        assert trips.brought.wait(DEADLINE)
+
+        wait_until(lambda: consumer._readings["a"][0].waiting == 2)
+
+        assert agent.found == []
+        assert len(consumer.give_up(["a"], DEADLINE)) == 1
+        assert log.depth("a") == 2
+        consumer.close(DEADLINE)
+
+    def test_says_nothing_of_an_agent_that_was_had_again_since(
+        self, log: InboxLog, server: RedisServer, way: Way, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers: list[Any] = []
+        exchange = log.exchange
+
+        def have_again(done: Any, wanted: Any, **how: Any) -> Any:
+            if wanted and not answers:
+                reading, _ = consumer._readings["a"]
+                again = log.hand_off(log.hand_off(reading.ownership, "n2"), "n1")
+                freed, found = exchange(done, wanted, **how)
+                answers.extend(found)
+                consumer.read(again, agent, after=reading)
+                return freed, found
+            return exchange(done, wanted, **how)
+
+        monkeypatch.setattr(log, "exchange", have_again)
+        consumer = Consumer(log, server, "n1")
+        agent = own(log, consumer)
+        way.send("a", "1", "2")
+        way.outbox.flush(DEADLINE)
+
+        consumer.start()
+
+        assert agent.has(2)
+        wait_until(lambda: log.depth("a") == 0)
+        assert isinstance(answers[0], Fenced)
+        assert agent.found == ["1", "2"]
+        assert not agent.was_lost.is_set()
+        consumer.close(DEADLINE)
 
 
 class TestServerAway:

@@ -93,6 +93,17 @@ class TestFetching:
 
         assert [one.wanted.most for one in found] == [0]
 
+    def test_who_was_not_told_yet_what_came_has_its_turn_after_that(self, rota: Rota) -> None:
+        read(rota, "a", "b")
+        rota.rang("a")
+        rota.rang("b")
+
+        first = rota.to_fetch({"a"})
+
+        assert names(first) == ["b"]
+        assert rota.is_hungry
+        assert names(rota.to_fetch()) == ["a"]
+
     def test_what_got_no_answer_is_fetched_again(self, rota: Rota) -> None:
         read(rota, "a", "b")
         rota.look("a")
@@ -168,3 +179,45 @@ class TestAcknowledging:
         assert rota.owes
         assert rota.due(7.005) == []
         assert names(rota.due(7.011)) == ["a"]
+
+    def test_who_was_not_told_yet_what_was_taken_has_its_turn_after_that(self, rota: Rota) -> None:
+        read(rota, "a", "b")
+        handled(rota, "a", 8)
+        handled(rota, "b", 8)
+
+        assert names(rota.due(0.0, {"a"})) == ["b"]
+        assert names(rota.due(0.0)) == ["a", "b"]
+
+    @pytest.mark.parametrize("pipelined", [False, True])
+    def test_who_is_behind_others_has_its_turn_however_busy_they_are(
+        self, rota: Rota, pipelined: bool
+    ) -> None:
+        agents = [f"a{number}" for number in range(200)]
+        read(rota, *agents)
+        for agent in agents:
+            handled(rota, agent, 8)
+        turns: list[str] = []
+
+        before: list[Due] = []
+        for _ in range(6):
+            due = rota.due(0.0, names(before) if pipelined else ())
+            if not pipelined:
+                before = due
+            turns += names(due)
+            taken(rota, before)
+            for agent in names(before):
+                handled(rota, agent, 8)
+            before = due
+
+        assert turns[:200] == agents
+        assert turns[200:] == agents[: len(turns) - 200]
+
+    def test_a_round_trip_acknowledges_so_many_messages(self, rota: Rota) -> None:
+        agents = [f"a{number}" for number in range(200)]
+        read(rota, *agents)
+        for agent in agents:
+            handled(rota, agent, 8)
+
+        due = rota.due(0.0)
+
+        assert 300 <= sum(one.reading.owes for one in due) < 300 + 8
