@@ -7,9 +7,10 @@ acknowledgements. Every second, and after any trouble, it sweeps: it asks which 
 messages that were not seen, so a bell that nobody heard costs a second and nothing else.
 
 What the fetcher carries each time is decided by the ``Rota``. What it brought is handed out while
-its next round trip is under way, so neither Redis nor the fetcher waits for the other. Before an agent is given up, all that it has
-done is acknowledged. No more than 16 are with an agent beyond that, so at most 16 of one that was
-busy run again when its node dies.
+its next round trip is under way, so neither Redis nor the fetcher waits for the other.
+
+Before an agent is given up, all that it has done is acknowledged. No more than 16 are with an
+agent beyond that, so at most 16 of one that was busy run again when its node dies.
 """
 
 from __future__ import annotations
