@@ -458,7 +458,6 @@ class InboxLog:
             encoded(agent),
             "",
             terms.capacity,
-            self._capacity_bytes,
             terms.overflow,
             terms.spec,
         )
@@ -777,11 +776,7 @@ class InboxLog:
         return told
 
     def _acquiring(self, agent: str, node: str, ttl: float, terms: Terms | None) -> tuple[Any, ...]:
-        how = (
-            ("", "", "", "")
-            if terms is None
-            else (terms.capacity, self._capacity_bytes, terms.overflow, terms.spec)
-        )
+        how = ("", "", "") if terms is None else (terms.capacity, terms.overflow, terms.spec)
         return (self.tag(agent), "acquire", encoded(agent), encoded(node), int(ttl * 1_000), *how)
 
     def _members(self, name: str) -> list[str]:

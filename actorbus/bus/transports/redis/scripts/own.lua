@@ -2,8 +2,8 @@
 --
 -- KEYS[1]  the partition's tag
 -- ARGV     what ('acquire', 'offer', 'release', 'handoff', 'end'), agent, node, then
---          acquire: ttl of nodes in ms, capacity, bytes, overflow, spec (each '': as it was)
---          offer:   capacity, bytes, overflow, spec; where the agent is known nothing changes
+--          acquire: ttl of nodes in ms, capacity, overflow, spec (each '': as it was)
+--          offer:   capacity, overflow, spec; where the agent is known nothing changes
 --          release: token
 --          handoff: token, the node that gets it
 --          end:     token; senders hear that nobody has the name, what waits stays to be read
@@ -47,8 +47,8 @@ local function move(to)
   return token
 end
 
-local function note(cap, capb, overflow, spec)
-  for name, value in pairs({cap = cap, capb = capb, ovf = overflow, spec = spec}) do
+local function note(cap, overflow, spec)
+  for name, value in pairs({cap = cap, ovf = overflow, spec = spec}) do
     if value ~= '' then redis.call('HSET', meta, name, value) end
   end
   redis.call('HDEL', meta, 'end')
@@ -57,7 +57,7 @@ end
 
 if what == 'acquire' then
   if owner == node then
-    note(ARGV[5], ARGV[6], ARGV[7], ARGV[8])
+    note(ARGV[5], ARGV[6], ARGV[7])
     return answer(old, 0)
   end
   if owner ~= '' then
@@ -65,12 +65,12 @@ if what == 'acquire' then
     local alive = beaten and micros / 1000 - tonumber(beaten) <= tonumber(ARGV[4])
     if alive then return {'OWNED', owner} end
   end
-  note(ARGV[5], ARGV[6], ARGV[7], ARGV[8])
+  note(ARGV[5], ARGV[6], ARGV[7])
   return answer(move(node), 1)
 end
 if what == 'offer' then
   if redis.call('HEXISTS', meta, 'v') == 1 then return answer(old, 0) end
-  note(ARGV[4], ARGV[5], ARGV[6], ARGV[7])
+  note(ARGV[4], ARGV[5], ARGV[6])
   redis.call('HSET', meta, 'v', '1')
   redis.call('SADD', tag .. ':own:-', agent)
   return answer(old, 1)

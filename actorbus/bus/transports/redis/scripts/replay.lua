@@ -12,11 +12,11 @@ local id = redis.call('GET', mark)
 if id then return {'OK', id} end
 if #redis.call('XRANGE', tag .. ':dlq', entry, entry) == 0 then return {'GONE'} end
 
-local got = redis.call('HMGET', meta, 'node', 'depth', 'bytes', 'cap', 'capb', 'v', 'end')
-if got[7] or not got[6] then return {'NOAGENT'} end
+local got = redis.call('HMGET', meta, 'node', 'depth', 'bytes', 'cap', 'v', 'end')
+if got[6] or not got[5] then return {'NOAGENT'} end
 local depth, bytes, size = tonumber(got[2] or 0), tonumber(got[3] or 0), #body + 14
 local full = depth >= tonumber(got[4] or ARGV[4])
-if full or (depth > 0 and bytes + size > tonumber(got[5] or ARGV[5])) then
+if full or (depth > 0 and bytes + size > tonumber(ARGV[5])) then
   return {'FULL', string.format('%.0f', depth)}
 end
 

@@ -59,23 +59,23 @@ end
 
 local function give(agent, count, first, base, plan, at)
   local meta, field = tag .. ':a:' .. agent, 'p:' .. producer
-  local got = redis.call('HMGET', meta, field, 'depth', 'node', 'bytes', 'cap', 'capb', 'v', 'end', 'ovf',
-    'seen', 'tok', 'h0', 'h1', 'h2', 'h3')
+  local got = redis.call('HMGET', meta, field, 'depth', 'node', 'bytes', 'cap', 'v', 'end', 'ovf', 'seen',
+    'tok', 'h0', 'h1', 'h2', 'h3')
   local before, why = known(got[1], count, first, base)
   if before == count then return before end  -- also where the agent has ended since
   -- 1: it ended. 0 to who has sent before: the server lost what it knew.
-  if got[8] or (not got[7] and not create) then return before, got[1] and 'NOAGENT 1' or 'NOAGENT 0' end
+  if got[7] or (not got[6] and not create) then return before, got[1] and 'NOAGENT 1' or 'NOAGENT 0' end
   if why then return before, why end
 
   local depth, bytes = tonumber(got[2] or 0), tonumber(got[4] or 0)
-  local cap, capb = tonumber(got[5] or ARGV[2]), tonumber(got[6] or ARGV[3])
+  local cap, capb = tonumber(got[5] or ARGV[2]), tonumber(ARGV[3])
   local owner, taken, waits, along, urgent = got[3] or '', before, false, false, false
   local changed = {}
   -- Whether there is room for one more, and then it has it. URGENT ones find a tenth more.
   local function enters(level, size)
     local more = level == '0' and 1.1 or 1
     if depth >= math.ceil(cap * more) or (depth > 0 and bytes + size > math.ceil(capb * more)) then
-      why = ((not got[9] or got[9] == 'block') and 'FULL ' or 'DROP ') .. number(depth)
+      why = ((not got[8] or got[8] == 'block') and 'FULL ' or 'DROP ') .. number(depth)
       return false
     end
     depth, bytes, taken = depth + 1, bytes + size, taken + 1
@@ -84,12 +84,12 @@ local function give(agent, count, first, base, plan, at)
 
   local function push(level, ...)
     local list, last = tag .. ':i:' .. agent .. ':' .. level, nil
-    along = got[10] and owner ~= '' and taken - before <= MOST_ALONG and depth <= MOST_DEPTH
+    along = got[9] and owner ~= '' and taken - before <= MOST_ALONG and depth <= MOST_DEPTH
       and bytes - tonumber(got[4] or 0) <= MOST_BYTES
     if along and got[2] and got[2] ~= '0' then last = redis.call('LINDEX', list, -1) end
-    local tail = tonumber(got[12 + level] or 0) + redis.call('RPUSH', list, ...)
+    local tail = tonumber(got[11 + level] or 0) + redis.call('RPUSH', list, ...)
     if along then
-      ring_with(owner, agent, got[11], level, tail - select('#', ...), last, ...)
+      ring_with(owner, agent, got[10], level, tail - select('#', ...), last, ...)
       changed[#changed + 1] = 'hw' .. level
       changed[#changed + 1] = number(tail)
     end
@@ -129,9 +129,9 @@ local function give(agent, count, first, base, plan, at)
     if owner == '' then owner = '-' end
     local first = redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1
     if not along then
-      if got[10] then redis.call('HDEL', meta, 'seen') end
+      if got[9] then redis.call('HDEL', meta, 'seen') end
       -- Who has fetched enough for now looks for what is urgent all the same.
-      if first or got[10] or urgent then rung[owner] = (rung[owner] or '') .. ' ' .. agent end
+      if first or got[9] or urgent then rung[owner] = (rung[owner] or '') .. ' ' .. agent end
     end
   end
   return taken, why

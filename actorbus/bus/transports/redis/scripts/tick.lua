@@ -34,14 +34,14 @@ for _, id in ipairs(due) do
     bury('', '2', 'undecodable', 'it was delayed, and is no message', string.rep('0', 14) .. id .. kept)
   else
     local meta = tag .. ':a:' .. agent
-    local got = redis.call('HMGET', meta, 'node', 'depth', 'bytes', 'cap', 'capb', 'v', 'end', 'seen')
+    local got = redis.call('HMGET', meta, 'node', 'depth', 'bytes', 'cap', 'v', 'end', 'seen')
     local depth, bytes = tonumber(got[2] or 0), tonumber(got[3] or 0)
     local expiry = 0
     if tonumber(ttl) > 0 then expiry = tonumber(redis.call('ZSCORE', tag .. ':due', id)) + tonumber(ttl) end
     local item = string.format('%013.0f0', expiry) .. blob
     local room = depth < tonumber(got[4] or ARGV[2])
-      and (depth == 0 or bytes + #item <= tonumber(got[5] or ARGV[3]))
-    if got[7] or not got[6] then
+      and (depth == 0 or bytes + #item <= tonumber(ARGV[3]))
+    if got[6] or not got[5] then
       forget(id)
       bury(agent, level, 'no-such-agent', 'nobody had the name when it was due', item)
     elseif expiry > 0 and expiry <= now then
@@ -52,8 +52,8 @@ for _, id in ipairs(due) do
       redis.call('HSET', meta, 'depth', depth + 1, 'bytes', bytes + #item)
       local owner = got[1] or ''
       if owner == '' then owner = '-' end
-      if redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1 or got[8] then rung[owner] = true end
-      if got[8] then redis.call('HDEL', meta, 'seen') end
+      if redis.call('SADD', tag .. ':rdy:' .. owner, agent) == 1 or got[7] then rung[owner] = true end
+      if got[7] then redis.call('HDEL', meta, 'seen') end
       forget(id)
       moved = moved + 1
     else
