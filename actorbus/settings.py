@@ -62,6 +62,11 @@ class Settings(BaseSettings):
     beat: float = Field(2.0, gt=0, description="A node's heartbeat.")
     suspect_after: float = Field(5.0, gt=0, description="A silent node is suspect after.")
     dead_after: float = Field(10.0, gt=0, description="And dead after.")
+    start_together: float = Field(
+        1.0,
+        ge=0,
+        description="Within which `actorbus node` waits for others, to share what all load.",
+    )
     namespace: str = Field(
         "actorbus", description="Nodes on one server see each other if they share it."
     )

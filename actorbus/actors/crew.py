@@ -40,12 +40,19 @@ class Crew:
         packs: Packs,
         offer: Callable[[str, MailboxPolicy, bytes], None],
         comes_back: Callable[[str], bool],
+        *,
+        muster: Callable[[str, float], tuple[int, int]],
+        nobodys: Callable[[list[str]], set[str]],
     ) -> None:
         self._runtime = runtime
         self._packs = packs
         self._offer = offer
         self.comes_back = comes_back
         """Whether an agent that runs nowhere will run again."""
+        self.muster = muster
+        """This node's place among those that start with it, and how many they are."""
+        self.nobodys = nobodys
+        """Which of these agents no node has."""
         self._classes: dict[str, type[Agent]] = {}
 
     def know(self, cls: type[Agent]) -> None:

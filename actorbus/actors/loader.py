@@ -85,13 +85,14 @@ class _Source:
     module: str | None
 
 
-def load(path: str | os.PathLike[str], runtime: Runtime) -> Loaded:
+def load(path: str | os.PathLike[str], runtime: Runtime, *, lazily: bool = False) -> Loaded:
     """Let the agents at `path` stand by: a file, a folder with all below it, a package's name.
 
     Agents are the subclasses of Agent and the functions marked ``@agent`` that a module itself
     defines, except abstract ones and those whose name begins with ``_``. Each is known by its
     name in kebab case and marked ``failover``. It is made, without arguments, when somebody
-    first needs it; one with ``subscriptions`` is made at once, for an event would not wait.
+    first needs it; one with ``subscriptions`` is made at once, for an event would not wait,
+    unless the caller will see to that (`lazily`).
     Files and folders whose name begins with ``_`` or ``.`` are passed over. Loading again what
     is loaded changes nothing.
 
@@ -101,7 +102,7 @@ def load(path: str | os.PathLike[str], runtime: Runtime) -> Loaded:
     """
     if not runtime.accepting:
         raise BusClosed("the node is not running; start it, or use it as `with Node()`")
-    loading = _Loading(runtime)
+    loading = _Loading(runtime, lazily=lazily)
     with _IMPORTING:
         importlib.invalidate_caches()
         for source in _sources(path, loading.report):
@@ -112,8 +113,9 @@ def load(path: str | os.PathLike[str], runtime: Runtime) -> Loaded:
 class _Loading:
     """One call of ``load``: what it has found so far."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, *, lazily: bool) -> None:
         self._runtime = runtime
+        self._lazily = lazily
         self.agents: dict[str, LoadedAgent] = {}
         self.broken: list[Broken] = []
 
@@ -151,7 +153,7 @@ class _Loading:
             why = f"the name {name!r} is taken by {other}; rename {module.__name__}.{cls.__name__}"
             self.report(source.path, _line_of(given), why)
             return
-        if cls.subscriptions:
+        if cls.subscriptions and not self._lazily:
             self._runtime.standby.wake(name)
         meta = cls.metadata()
         self.agents[name] = LoadedAgent(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from actorbus.actors.handling import describe_error
@@ -107,11 +108,33 @@ class Standby:
             raise failed
 
     def wake_everybody(self) -> list[str]:
-        """Make all who stand by; the names of those that run here now."""
-        for name in self.names():
-            with contextlib.suppress(AgentFailed):
-                self.wake(name)
-        return [name for name in self._runtime.cells if name not in self._standing]
+        """Make all who stand by and run nowhere; the names of those that run here now."""
+        return self.wake_share(0, 1)
+
+    def wake_share(self, place: int, of: int) -> list[str]:
+        """``wake_everybody`` for each `of`-th of them, from the one at `place` on.
+
+        Nodes at other places, where the same agents stand by, wake the others: each capability
+        is spread, too.
+        """
+        crew = self._runtime.crew
+        names = self._by_capability()[place::of]
+        free = names if crew is None else crew.nobodys(names)
+        for name in names:
+            if name in free:
+                with contextlib.suppress(AgentFailed):
+                    self.wake(name)
+        return list(self._runtime.cells)
+
+    def digest(self) -> str:
+        """The same on all nodes where the same agents stand by."""
+        standing = sorted(self._standing.copy().items())
+        known = "\n".join(f"{name} {one.cls.agent_type}" for name, one in standing)
+        return sha256(known.encode()).hexdigest()[:16]
+
+    def _by_capability(self) -> list[str]:
+        standing = self._standing.copy()
+        return sorted(standing, key=lambda name: (standing[name].cls.capabilities, name))
 
     def _make(self, name: str, standing: _Standing) -> None:
         standing.being_made = True

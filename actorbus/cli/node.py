@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from actorbus.actors.loader import Loaded
 
 _LONG: Final = 3_600.0
+_LEFT: Final = 5.0
+"""Seconds that a node has to run its share of what several loaded that started together."""
 _LOOK: Final = 0.25
 """Seconds between two looks whether a node of the same name still beats."""
 
@@ -75,6 +77,8 @@ def node(
     Ends with 0 after an orderly stop, with 1 if the bus or the history cannot be had, or handlers
     did not return in time, and with 2 for arguments that cannot be meant.
     """
+    began = time.monotonic()
+
     from actorbus import Node
 
     def start() -> Node:
@@ -91,9 +95,10 @@ def node(
         except ActorbusError as error:
             terminal.fail(str(error), 2)
         try:
-            _load(runs, load or [])
-            while not signals.wait(_LONG):
-                pass
+            _load(runs, load or [], time.monotonic() - began)
+            left = bool(load)
+            while not signals.wait(_LEFT if left else _LONG):
+                left = left and not _run_left(runs)
         finally:
             _stop(runs, grace)
 
@@ -190,16 +195,35 @@ def _is_heard(bus: str, name: str, signals: _Signals) -> bool:
                 raise typer.Exit(130)
 
 
-def _load(node: Node, paths: list[Path]) -> None:
-    """Load agents, and run those here that run nowhere else."""
+def _load(node: Node, paths: list[Path], took: float) -> None:
+    """Load agents, and run those here that run nowhere else.
+
+    Where it `took` long to get here, it takes others long as well that were started with this.
+    """
+    together = node.settings.start_together
+    if not paths:
+        together = 0.0
+    elif together:
+        together = max(together, took)
     try:
-        found = [node.load(path) for path in paths]
-        running = node.run_loaded()
+        found = [node.load(path, lazily=True) for path in paths]
+        running = node.run_loaded(together=together)
     except TransportUnavailable as error:
         terminal.fail(str(error), 1)
     except ActorbusError as error:
         terminal.fail(str(error), 2)
     _show(node, found, running)
+
+
+def _run_left(node: Node) -> bool:
+    """Run what nodes that started with this one should have run and do not; False: not now."""
+    try:
+        node.run_loaded()
+    except TransportUnavailable:  # the node has said so, and goes on trying
+        return False
+    except ActorbusError as error:
+        terminal.fail(str(error), 2)
+    return True
 
 
 def _show(node: Node, found: list[Loaded], running: list[str]) -> None:

@@ -48,6 +48,12 @@ class RunsElsewhere(Protocol):
     def comes_back(self, name: str) -> bool:
         """Whether an agent that runs nowhere will run again."""
 
+    def muster(self, loaded: str, apart: float) -> tuple[int, int]:
+        """This node's place, from 0, among those that start with it, and how many they are."""
+
+    def nobodys(self, names: list[str]) -> set[str]:
+        """Those of them that no node has."""
+
 
 def transport_of(
     bus: object, *, name: str, settings: Settings, make_codec: Callable[[], Codec]

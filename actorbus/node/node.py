@@ -192,7 +192,12 @@ class Node:
             from actorbus.actors.crew import Crew
 
             self._runtime.crew = transport.crew = Crew(
-                self._runtime, transport.codec, transport.offer, transport.comes_back
+                self._runtime,
+                transport.codec,
+                transport.offer,
+                transport.comes_back,
+                muster=transport.muster,
+                nobodys=transport.nobodys,
             )
         self._work = Work(self._runtime.cells, transport)
         self._mailboxes: dict[str, PullMailbox] = {}
@@ -405,11 +410,12 @@ class Node:
             why = f"it is {cell.state.value}. Parked: {parked}"
             raise InvalidArgument("an agent to unpark", name, why)
 
-    def load(self, path: str | os.PathLike[str]) -> Loaded:
+    def load(self, path: str | os.PathLike[str], *, lazily: bool = False) -> Loaded:
         """Find the agents in a file, folder or package and register them by name, lazily.
 
-        An agent is made when the first message needs it. What cannot be used is in ``.broken``,
-        with file and line; the rest is loaded all the same.
+        An agent is made when the first message needs it, one with ``subscriptions`` at once
+        unless `lazily`. What cannot be used is in ``.broken``, with file and line; the rest is
+        loaded all the same.
 
         Raises:
             InvalidArgument: there is nothing at `path`.
@@ -417,15 +423,27 @@ class Node:
         """
         from actorbus.actors.loader import load
 
-        return load(path, self._runtime)
+        return load(path, self._runtime, lazily=lazily)
 
-    def run_loaded(self) -> list[str]:
-        """Make the agents that were loaded and run nowhere yet; the names of those made here.
+    def run_loaded(self, *, together: float = 0.0) -> list[str]:
+        """Make the agents that were loaded and run nowhere yet; the names of those that run here.
 
         Without this each is made when the first message needs it. One whose ``__init__`` raises
         goes on standing by, and is reported.
+
+        `together`: wait so many seconds for other nodes that have loaded the same and start, too;
+        this one then makes its share. What any of them leaves is made by whoever calls again.
+
+        Raises:
+            TransportUnavailable: the server of the bus did not answer.
         """
-        return self._runtime.standby.wake_everybody()
+        standby, crew = self._runtime.standby, self._runtime.crew
+        if crew is None or not together:
+            return standby.wake_everybody()
+        loaded = standby.digest()
+        crew.muster(loaded, together)
+        time.sleep(together)
+        return standby.wake_share(*crew.muster(loaded, together))
 
     def mailbox(self, name: str, policy: MailboxPolicy | None = None) -> PullMailbox:
         """The mailbox of that name, for code that is not an agent and takes messages itself."""

@@ -65,6 +65,9 @@ def _never(_: str) -> bool:
     return False
 
 
+_ALONE: Any = {"muster": lambda _, __: (0, 1), "nobodys": set}
+
+
 @pytest.fixture
 def offers() -> Offers:
     return Offers()
@@ -72,13 +75,13 @@ def offers() -> Offers:
 
 @pytest.fixture
 def crew(node: Node, offers: Offers) -> Crew:
-    return Crew(node._runtime, Codec(node.types, limit=1 << 20), offers.take, _never)
+    return Crew(node._runtime, Codec(node.types, limit=1 << 20), offers.take, _never, **_ALONE)
 
 
 @pytest.fixture
 def stranger(node: Node) -> Crew:
     """Of a node that has seen no agent yet."""
-    return Crew(node._runtime, Codec(TypeBook(), limit=1 << 20), Offers().take, _never)
+    return Crew(node._runtime, Codec(TypeBook(), limit=1 << 20), Offers().take, _never, **_ALONE)
 
 
 def inbox_of(ref: Ref) -> Any:
@@ -197,7 +200,7 @@ def test_who_stands_by_is_offered_with_its_mailbox_and_can_be_made(
 
 def test_a_ref_among_the_arguments_is_a_ref_to_the_heir(node: Node) -> None:
     codec = Codec(node.types, limit=1 << 20, make_ref=node.ref)
-    crew = Crew(node._runtime, codec, Offers().take, _never)
+    crew = Crew(node._runtime, codec, Offers().take, _never, **_ALONE)
     settled = node.spawn(Settled, name="settled")
     spec = crew.spec(inbox_of(node.spawn(Holder, settled, name="holder")))
 

@@ -38,6 +38,18 @@ def sleeper(seconds: float) -> None:
     time.sleep(seconds)
 """
 
+TOGETHER = """
+import os, time
+from pathlib import Path
+from actorbus import agent
+
+here = Path(__file__).parent  # however long each took to get here, both are here now
+(here / f"{os.getpid()}.here").touch()
+give_up = time.monotonic() + 20
+while len(list(here.glob("*.here"))) < 2 and time.monotonic() < give_up:
+    time.sleep(0.01)
+"""
+
 
 class Running:
     """A node that was started by its command."""
@@ -149,6 +161,20 @@ def test_a_node_whose_name_another_has_that_lives_is_refused(
     assert second.process.wait(20) == 2
     assert "belongs to a running node" in second.said
     assert first.process.poll() is None
+
+
+def test_nodes_that_start_together_share_the_agents_that_both_load(
+    command: Commands, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    agents = (f"@agent\ndef job_{at}(text: str) -> str:\n    return text\n" for at in range(4))
+    (tmp_path / "jobs.py").write_text("\n".join([TOGETHER, *agents]))
+
+    nodes = [start("--name", name, "--load", str(tmp_path / "jobs.py")) for name in ("a", "b")]
+    for node in nodes:
+        node.until("job-3")
+
+    owners = [one["node"] for one in command.json("agents")]
+    assert sorted(owners) == ["a", "a", "b", "b"]
 
 
 def test_what_cannot_be_loaded_is_named_and_the_rest_runs(

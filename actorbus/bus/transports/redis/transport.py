@@ -44,6 +44,7 @@ from actorbus.bus.transports.redis.leftovers import Leftovers
 from actorbus.bus.transports.redis.letters import is_notes
 from actorbus.bus.transports.redis.log import Fenced, InboxLog, OwnedBy, Terms
 from actorbus.bus.transports.redis.mail import Mail
+from actorbus.bus.transports.redis.muster import Muster
 from actorbus.bus.transports.redis.notes import Notes
 from actorbus.bus.transports.redis.orphans import Orphans
 from actorbus.bus.transports.redis.receiver import Arrivals, Receiver
@@ -434,6 +435,26 @@ class RedisTransport:
         """
         terms = self._offered[name] = Terms(policy.capacity, policy.overflow, spec)
         self.log.offer(name, terms)
+
+    def muster(self, loaded: str, apart: float) -> tuple[int, int]:
+        """This node's place, from 0, among those that start with it, and how many they are.
+
+        See ``Muster.peers``.
+
+        Raises:
+            TransportUnavailable: the server did not answer.
+        """
+        peers = Muster(self._server, self.log.tags[0], self.node).peers(loaded, apart)
+        return peers.index(self.node), len(peers)
+
+    def nobodys(self, names: list[str]) -> set[str]:
+        """Those of them that no node has.
+
+        Raises:
+            TransportUnavailable: the server did not answer.
+        """
+        known = self.log.known(names)
+        return {name for name, one in zip(names, known, strict=True) if one is None or not one.node}
 
     def stop_agent(self, name: str, drain: bool) -> None:
         """Tell the node that runs an agent to stop it."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -1633,6 +1635,99 @@ class TestLazyAgents:
         until(lambda: len(traveller.heard) >= 5)
         assert list(dict.fromkeys(traveller.heard)) == list(range(5))
         assert len(here.dead_letters) == 0
+
+
+SHARED = """
+from actorbus import Agent, handles
+
+made = []
+
+class _Shared(Agent):
+    def __init__(self):
+        made.append(type(self).__name__)
+
+    @handles
+    def take(self, text: str) -> str:
+        return text
+"""
+WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+class TestSharing:
+    """Nodes that start together and load the same each run a share of it."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        agents = [
+            f"class Agent{word.title()}(_Shared):\n    capabilities = ({'ab'[at % 2]!r},)\n"
+            for at, word in enumerate(WORDS)
+        ]
+        subscriber = "class AgentTen(_Shared):\n    subscriptions = ('news',)\n"
+        page = "\n\n".join([SHARED, *agents[:-1], subscriber])
+        (tmp_path / f"shared_{uuid4().hex}.py").write_text(page)
+        return tmp_path
+
+    @staticmethod
+    def running(node: Node) -> set[str]:
+        return set(node._runtime.cells)
+
+    @staticmethod
+    def made(node: Node) -> list[str]:
+        """The agents of which an instance was made in this process, on whatever node."""
+        cls = next(iter(node._runtime.cells.values())).agent_class
+        found: list[str] = sys.modules[cls.__module__].made
+        return found
+
+    def test_each_runs_as_many_of_all_and_of_each_capability_and_keeps_them(
+        self, anywhere: Deployment, folder: Path
+    ) -> None:
+        nodes = [anywhere.start(name) for name in ("a", "b", "c")]
+        for node in nodes:
+            node.load(folder, lazily=True)
+
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda node: node.run_loaded(together=0.5), nodes))
+        shares = [self.running(node) for node in nodes]
+        for node in nodes:
+            node.run_loaded()
+
+        assert sorted(map(len, shares)) == [3, 3, 4]
+        assert len(set.union(*shares)) == len(self.made(nodes[0])) == 10
+        for capability, most in (("a", 2), ("b", 2)):
+            of_it = [
+                sum(capability in cell.capabilities for cell in node._runtime.cells.values())
+                for node in nodes
+            ]
+            assert max(of_it) <= most
+        assert [self.running(node) for node in nodes] == shares
+
+    def test_what_another_should_have_run_and_did_not_is_run_by_who_calls_again(
+        self, anywhere: Deployment, folder: Path
+    ) -> None:
+        here, dying = anywhere.pair()
+        for node in (here, dying):
+            node.load(folder, lazily=True)
+        dying._runtime.crew.muster(dying._runtime.standby.digest(), 0.2)  # type: ignore[union-attr]
+
+        share = here.run_loaded(together=0.2)
+        everything = here.run_loaded()
+
+        assert len(share) == 5
+        assert len(everything) == 10
+
+    def test_one_that_comes_later_stands_by_and_makes_no_instance(
+        self, anywhere: Deployment, folder: Path
+    ) -> None:
+        here, there = anywhere.pair()
+        here.load(folder, lazily=True)
+        first = here.run_loaded(together=0.01)
+        there.load(folder, lazily=True)
+
+        second = there.run_loaded(together=0.01)
+
+        assert (len(first), second) == (10, [])
+        assert len(self.made(here)) == 10
+        assert there.ask("agent-one", "a").get(DEADLINE) == "a"
 
 
 class TestAcknowledgement:
