@@ -202,7 +202,15 @@ class UnknownTransport(BusError):
 
 
 class TransportUnavailable(BusError):
-    """The transport's server cannot be reached."""
+    """The transport's server cannot be reached, or does not do what is asked of it.
+
+    ``why`` is what it said, in our words, where it said something: a wrong password, a full
+    memory. One that says nothing is away.
+    """
+
+    def __init__(self, sentence: str, why: str = "") -> None:
+        super().__init__(sentence)
+        self.why = why
 
 
 class InvalidUrl(TransportUnavailable):

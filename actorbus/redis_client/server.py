@@ -12,7 +12,7 @@ from actorbus.redis_client.access import Access
 from actorbus.redis_client.line import Line
 from actorbus.redis_client.urls import Kind, address
 from actorbus.redis_client.wire import NoSocket
-from actorbus.redis_client.words import meant, without
+from actorbus.redis_client.words import answered, meant, without
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -162,7 +162,8 @@ class RedisServer:
             yield
         except (RedisError, RedisClusterException) as error:
             self._begin_anew(error)
-            raise TransportUnavailable(f"{self.shown}: {self._words(error)}") from None
+            words = f"{self.shown}: {self._words(error)}"
+            raise TransportUnavailable(words, answered(error)) from None
 
     def close(self) -> None:
         """Let go of the connections. Idempotent; a forked child only forgets them."""

@@ -107,10 +107,14 @@ def meant(error: Exception, *, tls: bool) -> str:
     if re.search(_HUNG_UP, text):
         always = _CERTIFICATE if tls else "where it speaks TLS, the scheme begins with rediss"
         return f"it hung up; if it always does, {always} ({text})"
-    for pattern, meaning in _MEANINGS:
-        if re.search(pattern, f"{type(error).__name__}: {text}"):
-            return f"{meaning} ({text})"
-    return text
+    meaning = answered(error)
+    return f"{meaning} ({text})" if meaning else text
+
+
+def answered(error: Exception) -> str:
+    """What a server that can be reached said, where that is known; else nothing."""
+    text = f"{type(error).__name__}: {error}"
+    return next((meaning for pattern, meaning in _MEANINGS if re.search(pattern, text)), "")
 
 
 def without(text: str, secrets: Iterable[str]) -> str:

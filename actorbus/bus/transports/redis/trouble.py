@@ -1,4 +1,8 @@
-"""What goes wrong between a node and Redis, told once: that it is away, and that it is back."""
+"""What goes wrong between a node and Redis: that it is away, and why, and that it is back.
+
+Each reason is told once until it is back, however often and by whom it is met: a server that
+refused connections and now refuses the password is not the trouble that it was.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,7 @@ class Trouble:
         self._lock = threading.Lock()
         self._telemetry: Telemetry | None = None
         self._away_since: float | None = None
+        self._told: set[str] = set()
 
     def open(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -28,19 +33,24 @@ class Trouble:
         telemetry = self._telemetry
         if telemetry is None:
             return
-        away = isinstance(error, TransportUnavailable)
-        if away:
-            with self._lock:
-                if self._away_since is not None:
-                    return
+        if not isinstance(error, TransportUnavailable):
+            if telemetry.active:
+                telemetry.emit(TransportTrouble(error))
+            return
+        with self._lock:
+            if error.why in self._told:
+                return
+            self._told.add(error.why)
+            if self._away_since is None:
                 self._away_since = time.monotonic()
         if telemetry.active:
-            telemetry.emit(TransportAway(str(error)) if away else TransportTrouble(error))
+            telemetry.emit(TransportAway(str(error)))
 
     def over(self) -> None:
         """The server has answered."""
         with self._lock:
             since, self._away_since = self._away_since, None
+            self._told.clear()
         telemetry = self._telemetry
         if since is not None and telemetry is not None and telemetry.active:
             telemetry.emit(TransportBack(time.monotonic() - since))
