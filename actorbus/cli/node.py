@@ -51,6 +51,13 @@ def node(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="The node's name; made up if not given.")
     ] = None,
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Which nodes it sees; by default ACTORBUS_NAMESPACE, or else actorbus.",
+        ),
+    ] = None,
     audit: Annotated[
         str | None,
         typer.Option(envvar="ACTORBUS_AUDIT", metavar="URL", help="Where history is written."),
@@ -79,15 +86,18 @@ def node(
     """
     began = time.monotonic()
 
-    from actorbus import Node
+    from actorbus import Node, Settings
 
     def start() -> Node:
-        return Node(bus, name=name, audit=audit, metrics_port=metrics_port).start()
+        settings = Settings() if namespace is None else Settings(namespace=namespace)
+        return Node(
+            bus, name=name, audit=audit, metrics_port=metrics_port, settings=settings
+        ).start()
 
     with _signals() as signals:
         try:
             _pin(pin)
-            runs = _started(start, bus, name, signals)
+            runs = _started(start, bus, name, namespace, signals)
         except InvalidUrl as error:
             terminal.fail(str(error), 2)
         except (TransportUnavailable, AuditUnavailable) as error:
@@ -138,7 +148,13 @@ def _signals() -> Iterator[_Signals]:
             signal.signal(number, handler)
 
 
-def _started(start: Callable[[], Node], bus: str, name: str | None, signals: _Signals) -> Node:
+def _started(
+    start: Callable[[], Node],
+    bus: str,
+    name: str | None,
+    namespace: str | None,
+    signals: _Signals,
+) -> Node:
     """The node, once its name is free.
 
     Raises:
@@ -155,7 +171,7 @@ def _started(start: Callable[[], Node], bus: str, name: str | None, signals: _Si
             now = time.monotonic()
             if give_up is None:
                 give_up = now + _wait_for(bus, name)
-            if now > give_up or _is_heard(bus, name, signals):
+            if now > give_up or _is_heard(bus, name, namespace, signals):
                 raise
 
 
@@ -173,14 +189,14 @@ def _wait_for(bus: str, name: str) -> float:
     return seconds
 
 
-def _is_heard(bus: str, name: str, signals: _Signals) -> bool:
+def _is_heard(bus: str, name: str, namespace: str | None, signals: _Signals) -> bool:
     """Whether the node of that name beats; false once it does not any more, or is gone.
 
     A signal ends the program meanwhile: there is nothing yet to stop.
     """
     from actorbus.cli.deployment import deployment
 
-    with deployment(bus, None) as (directory, settings):
+    with deployment(bus, namespace) as (directory, settings):
         silence, incarnation = 0.0, None
         while True:
             found = next((one for one in directory.nodes() if one.name == name), None)

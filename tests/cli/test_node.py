@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
+
+from tests.cli.conftest import Commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-    from tests.cli.conftest import Commands
 
 DEAD_AFTER = 4.0  # longer than a command takes to start on a busy machine
 BEAT = 0.3
@@ -111,6 +112,17 @@ def test_a_node_runs_what_it_loaded_until_sigterm_and_leaves_in_order(
     assert (reply.exit_code, reply.stdout) == (0, '"HELLO"\n')
     assert node.process.wait(10) == 0
     assert "eu has stopped." in node.said
+    assert command.json("nodes") == []
+
+
+def test_a_node_is_of_the_namespace_that_it_is_told(
+    command: Commands, start: Callable[..., Running]
+) -> None:
+    other = Commands(command.bus, uuid4().hex)
+
+    start("--name", "eu", "--namespace", other.namespace).until("is up")
+
+    assert [one["name"] for one in other.json("nodes")] == ["eu"]
     assert command.json("nodes") == []
 
 
