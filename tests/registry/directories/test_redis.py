@@ -314,6 +314,26 @@ def test_what_a_node_that_died_left_behind_is_swept_once_its_name_is_taken(
     until(lambda: tables.client.hlen(tables.key("agents")) == 0)
 
 
+def test_news_take_no_room_once_they_are_old_and_those_of_now_stay(tables: Tables) -> None:
+    here = tables.open()
+    here.join("a")
+    here.register(entry(ListedAgent("counter"), "a"))
+    log = tables.key("log")
+    *old, (newest, told) = tables.client.xrange(log)
+    tables.client.delete(log)
+    for at, (_, fields) in enumerate(old):
+        tables.client.xadd(log, fields, id=f"{int(newest[:-2]) - 6_000_000 + at}-0")
+    tables.client.xadd(log, told, id=newest)
+
+    here.beat("a")
+
+    assert len(old) >= 1
+    assert [at for at, _ in tables.client.xrange(log)] == [newest]
+    there = tables.open()
+    there.join("b")
+    assert found(there, "counter") == "a"
+
+
 def test_a_node_that_was_dead_for_an_hour_is_forgotten(tables: Tables) -> None:
     dying, living = tables.open(), tables.open()
     dying.join("a")

@@ -9,6 +9,7 @@
 --   :facts   hash    token -> where the node runs and what it is, told once
 --   :log     stream  each change: 'after', the id of the change before it, then what, whom, 'as'
 --   :loads   stream  how busy agents are: 'after', the same, then 'as', token, and agents
+--                    (both for NEWS seconds; who comes later reads the tables)
 --   :meta    hash    layout; epoch, of the table as a whole; beat, the latest of any node;
 --                    log and loads, the latest id in each
 --
@@ -65,6 +66,14 @@ local function remove(token, name)
   log('gone', name, token)
 end
 
+-- Who waits for news has them at once: later they only take room.
+local NEWS = 5 * 1000000
+local function forget_old_news()
+  for _, stream in ipairs({'log', 'loads'}) do
+    redis.call('XTRIM', tag .. ':' .. stream, 'MINID', text(now - NEWS) .. '-0')
+  end
+end
+
 -- A node lives; names and silences of all, in microseconds. Who was silent for too long is
 -- forgotten.
 --
@@ -74,6 +83,7 @@ local function beat(token, name, dead_after, forget_after)
   local before = tonumber(redis.call('HGET', meta, 'beat') or now)
   local excused = now - before > dead_after / 2 or before - now > dead_after
   if not excused then now = math.max(now, before) end
+  forget_old_news()
   stamp(token, name)
   redis.call('HSET', meta, 'beat', text(now))
   local told = {'OK'}
