@@ -15,7 +15,7 @@ from actorbus.redis_client import Kind, Script, encoded
 if TYPE_CHECKING:
     from actorbus.redis_client import RedisServer
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """The version of the keys, and of what lies in them."""
 PARTITIONS: Final = {Kind.SINGLE: 1, Kind.SENTINEL: 1, Kind.CLUSTER: 64}
 """How many a new deployment has: one is cheapest, more let the servers of a cluster share."""

@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
@@ -50,6 +50,10 @@ _AGENTS_AT_ONCE: Final = 200
 """Agents in a script that sees to many."""
 _FETCHED_AT_ONCE: Final = 4 << 20
 """Bytes that a script fetches."""
+_SHELVES: Final = 64
+"""As in ``shelves.lua``."""
+_OVERFLOW: Final = "block"
+"""Of an inbox that does not say its own."""
 
 
 class Outgoing(NamedTuple):
@@ -138,7 +142,7 @@ class Terms(NamedTuple):
     may."""
 
     capacity: int
-    overflow: str = "block"
+    overflow: str = _OVERFLOW
     spec: bytes = b""
 
 
@@ -147,8 +151,8 @@ class Known(NamedTuple):
 
     node: str
     spec: bytes
-    capacity: int = 0
-    overflow: str = ""
+    capacity: int
+    overflow: str
 
     @property
     def terms(self) -> Terms:
@@ -313,10 +317,10 @@ class InboxLog:
         self._send = Script.beside(__file__, "send")
         self._fetch = Script.beside(__file__, "fetch")
         self._ack = Script.beside(__file__, "ack")
-        self._own = Script.beside(__file__, "own")
-        self._beat = Script.beside(__file__, "beat")
+        self._own = Script.beside(__file__, "shelves", "own")
+        self._beat = Script.beside(__file__, "shelves", "beat")
         self._tick = Script.beside(__file__, "tick")
-        self._drop = Script.beside(__file__, "drop")
+        self._drop = Script.beside(__file__, "shelves", "drop")
         self._try = Script.beside(__file__, "try")
 
     def divide(self, partitions: int) -> None:
@@ -457,9 +461,7 @@ class InboxLog:
             "offer",
             encoded(agent),
             "",
-            terms.capacity,
-            terms.overflow,
-            terms.spec,
+            *self._spelled(terms),
         )
 
     def end(self, ownership: Ownership) -> Ownership:
@@ -499,7 +501,7 @@ class InboxLog:
                 if version is None or ended is not None:
                     found.append(None)
                     continue
-                terms = int(capacity or 0), (overflow or b"").decode()
+                terms = int(capacity or self._capacity), decoded(overflow or b"") or _OVERFLOW
                 found.append(Known(decoded(node or b""), spec or b"", *terms))
         return found
 
@@ -510,8 +512,8 @@ class InboxLog:
             for tag in self.tags:
                 told: Any = self._client.zrange(f"{tag}:nodes", 0, -1)
                 for node in (*told, b"-"):
-                    names = self._client.sscan_iter(f"{tag}:own:{node.decode()}", count=1_000)
-                    found.update((decoded(one), None) for one in islice(names, limit - len(found)))
+                    names = self._owned(tag, node.decode())
+                    found.update(dict.fromkeys(names[: limit - len(found)]))
         return list(found)
 
     def release(self, ownership: Ownership) -> None:
@@ -715,7 +717,8 @@ class InboxLog:
 
     def owned(self, node: str) -> list[str]:
         """The agents of a node."""
-        return self._members(f"own:{encoded(node)}")
+        with self._server.errors():
+            return [one for tag in self.tags for one in self._owned(tag, encoded(node))]
 
     def ready(self, node: str | None) -> list[str]:
         """The agents of a node that have messages it has not seen; of None, those of nobody."""
@@ -776,8 +779,20 @@ class InboxLog:
         return told
 
     def _acquiring(self, agent: str, node: str, ttl: float, terms: Terms | None) -> tuple[Any, ...]:
-        how = ("", "", "") if terms is None else (terms.capacity, terms.overflow, terms.spec)
+        how = ("", "", "") if terms is None else self._spelled(terms)
         return (self.tag(agent), "acquire", encoded(agent), encoded(node), int(ttl * 1_000), *how)
+
+    def _spelled(self, terms: Terms) -> tuple[Any, ...]:
+        """What is usual takes no room in the record of an agent."""
+        capacity = "-" if terms.capacity == self._capacity else terms.capacity
+        overflow = "-" if terms.overflow == _OVERFLOW else terms.overflow
+        return (capacity, overflow, terms.spec)
+
+    def _owned(self, tag: str, node: str) -> list[str]:
+        pipeline = self._client.pipeline(transaction=False)
+        for shelf in range(_SHELVES):
+            pipeline.hkeys(f"{tag}:own:{node}:{shelf}")
+        return [decoded(one) for names in pipeline.execute() for one in names]
 
     def _members(self, name: str) -> list[str]:
         found: list[str] = []

@@ -82,7 +82,7 @@ def test_nodes_of_one_deployment_agree_on_its_layout(real: RedisServer) -> None:
     with pytest.raises(TransportUnavailable, match="of 4 partitions, not 1"):
         check(real, namespace=namespace, partitions=1)
     real.client.hset(f"{{{namespace}.meta}}", "layout", "1")
-    with pytest.raises(TransportUnavailable, match="layout 1, and this is layout 2"):
+    with pytest.raises(TransportUnavailable, match="layout 1, and this is layout 3"):
         check(real, namespace=namespace, partitions=4)
     real.client.delete(f"{{{namespace}.meta}}")
 

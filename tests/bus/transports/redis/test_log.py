@@ -527,6 +527,19 @@ class TestOwning:
         assert log.names() == ["counter"]
         assert log.acquire("counter", "n1", ttl=TTL).depth == 2
 
+    def test_of_an_idle_agent_only_what_is_unusual_takes_room(
+        self, log: InboxLog, server: RedisServer
+    ) -> None:
+        record = f"{log.tag('counter')}:a:counter"
+        log.acquire("counter", "n1", ttl=TTL, terms=Terms(5, "reject"))
+        unusual = set(server.client.hkeys(record))
+
+        log.acquire("counter", "n1", ttl=TTL, terms=Terms(10_000))
+
+        assert unusual == {b"node", b"tok", b"v", b"cap", b"ovf"}
+        assert set(server.client.hkeys(record)) == {b"node", b"tok", b"v"}
+        assert log.known(["counter"]) == [Known("n1", b"", 10_000, "block")]
+
     def test_where_it_does_not_want_to_be_waited_for_a_full_one_drops(self, log: InboxLog) -> None:
         log.acquire("counter", "n1", ttl=TTL, terms=Terms(1, "reject"))
 

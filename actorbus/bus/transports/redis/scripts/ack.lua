@@ -24,7 +24,7 @@ end
 
 local function acknowledge(agent, token, levels, levels_at, letters, letters_at)
   local meta = tag .. ':a:' .. agent
-  local got = redis.call('HMGET', meta, 'tok', 'h0', 'h1', 'h2', 'h3', 'depth', 'bytes', 'full', 'cap', 'node', 'att')
+  local got = redis.call('HMGET', meta, 'tok', 'h0', 'h1', 'h2', 'h3', 'depth', 'bytes', 'full', 'node', 'att')
   if got[1] ~= token then return {'FENCED', got[1] or ''} end
 
   local heads, counts, sizes, freed = {}, {}, 0, 0
@@ -65,10 +65,10 @@ local function acknowledge(agent, token, levels, levels_at, letters, letters_at)
     end
   end
   redis.call('HSET', meta, unpack(changed))
-  if got[11] then redis.call('HDEL', meta, 'att') end
+  if got[10] then redis.call('HDEL', meta, 'att') end
   -- What came along with a bell was never fetched.
-  if depth == 0 then redis.call('SREM', tag .. ':rdy:' .. (got[10] or ''), agent) end
-  if got[8] and got[9] and depth * 2 <= tonumber(got[9]) then
+  if depth == 0 then redis.call('SREM', tag .. ':rdy:' .. (got[9] or ''), agent) end
+  if got[8] and depth * 2 <= tonumber(got[8]) then
     redis.call('HDEL', meta, 'full')
     redis.call('PUBLISH', tag .. ':bell', 'room ' .. agent)
   end

@@ -13,10 +13,10 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if ARGV[3] == '1' then
   -- One that still owns agents stays, and dies in time: others look only at those that are dead.
-  if redis.call('SCARD', tag .. ':own:' .. node) == 0 then
-    redis.call('ZREM', tag .. ':nodes', node)
-  else
+  if owns_any(node) then
     redis.call('ZADD', tag .. ':nodes', now - ttl - 1, node)
+  else
+    redis.call('ZREM', tag .. ':nodes', node)
   end
   return {string.format('%.0f', now)}
 end
@@ -31,10 +31,10 @@ redis.call('ZADD', tag .. ':nodes', stamp, node)
 redis.call('SET', tag .. ':beat', stamp)
 local dead = {stamp}
 for _, one in ipairs(redis.call('ZRANGEBYSCORE', tag .. ':nodes', '-inf', string.format('(%.0f', now - ttl))) do
-  if redis.call('SCARD', tag .. ':own:' .. one) == 0 then
-    redis.call('ZREM', tag .. ':nodes', one)
-  else
+  if owns_any(one) then
     dead[#dead + 1] = one
+  else
+    redis.call('ZREM', tag .. ':nodes', one)
   end
 end
 for _, one in ipairs(redis.call('ZRANGEBYSCORE', tag .. ':nodes', string.format('(%.0f', now + ttl), '+inf')) do

@@ -28,7 +28,7 @@ if left == 0 then
     if string.sub(field, 1, 2) ~= 'p:' then redis.call('HDEL', meta, field) end
   end
   redis.call('PEXPIRE', meta, 600000)
-  redis.call('SREM', tag .. ':own:' .. (got[2] or ''), agent)
+  redis.call('HDEL', shelf_of(agent, got[2] or ''), agent)
   redis.call('SREM', tag .. ':rdy:' .. (got[2] or ''), agent)
 end
 return {'OK', left}

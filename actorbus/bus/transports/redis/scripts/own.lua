@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the partition's tag
 -- ARGV     what ('acquire', 'offer', 'release', 'handoff', 'end'), agent, node, then
---          acquire: ttl of nodes in ms, capacity, overflow, spec (each '': as it was)
+--          acquire: ttl of nodes in ms, capacity, overflow, spec (each '': as it was; '-': the usual)
 --          offer:   capacity, overflow, spec; where the agent is known nothing changes
 --          release: token
 --          handoff: token, the node that gets it
@@ -33,11 +33,11 @@ end
 
 local function move(to)
   local token = string.format('%.0f', math.max(tonumber(old) + 1, micros))
-  redis.call('SREM', tag .. ':own:' .. (owner == '' and '-' or owner), agent)
+  redis.call('HDEL', shelf_of(agent, owner == '' and '-' or owner), agent)
   redis.call('SREM', tag .. ':rdy:' .. (owner == '' and '-' or owner), agent)
   redis.call('HSET', meta, 'node', to, 'tok', token, 'v', '1')
   redis.call('HDEL', meta, 'seen')
-  redis.call('SADD', tag .. ':own:' .. (to == '' and '-' or to), agent)
+  redis.call('HSET', shelf_of(agent, to == '' and '-' or to), agent, '')
   -- One that was given up ran somewhere: it is to run again, though nothing waits for it.
   if tonumber(got[3] or 0) > 0 or to == '' then
     local ready = to == '' and '-' or to
@@ -49,7 +49,11 @@ end
 
 local function note(cap, overflow, spec)
   for name, value in pairs({cap = cap, ovf = overflow, spec = spec}) do
-    if value ~= '' then redis.call('HSET', meta, name, value) end
+    if value == '-' then
+      redis.call('HDEL', meta, name)
+    elseif value ~= '' then
+      redis.call('HSET', meta, name, value)
+    end
   end
   redis.call('HDEL', meta, 'end')
   redis.call('PERSIST', meta)
@@ -72,7 +76,7 @@ if what == 'offer' then
   if redis.call('HEXISTS', meta, 'v') == 1 then return answer(old, 0) end
   note(ARGV[4], ARGV[5], ARGV[6])
   redis.call('HSET', meta, 'v', '1')
-  redis.call('SADD', tag .. ':own:-', agent)
+  redis.call('HSET', shelf_of(agent, '-'), agent, '')
   return answer(old, 1)
 end
 if old ~= ARGV[4] then return {'FENCED', old} end

@@ -119,7 +119,7 @@ local function give(agent, count, first, base, plan, at)
     for level, list in pairs(lists) do push(level, unpack(list)) end
   end
 
-  if why then redis.call('HSET', meta, 'full', '1') end
+  if why then redis.call('HSET', meta, 'full', number(cap)) end
   if taken == before then return taken, why end
   if not got[1] and redis.call('HLEN', meta) > 64 then forget_old_producers(meta) end
   redis.call('HSET', meta, 'v', '1', 'depth', number(depth), 'bytes', number(bytes),
