@@ -357,12 +357,13 @@ class Consumer:
 
     def _settle(self) -> None:
         """Tell readings what is over."""
-        now = time.monotonic()
-        while self._over:
-            reading, message_id, letter = self._over.popleft()
+        now, owing, over = time.monotonic(), None, self._over
+        while over:
+            reading, message_id, letter = over.popleft()
             reading.ended = 0
-            if reading.done(message_id, letter):
+            if reading.done(message_id, letter) and reading is not owing:
                 self._rota.owe(reading.ownership.agent, now)
+                owing = reading  # the next ones are its own, mostly
 
     def _fetched(self, fetch: Fetch, found: Fetched | Fenced | Reset, at: int) -> None:
         reading, recipient, wanted = fetch

@@ -20,7 +20,7 @@ distributed locking" (2016).
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from itertools import chain
@@ -231,8 +231,7 @@ class Wanted(NamedTuple):
     most: int = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
+class Ownership(NamedTuple):
     """An agent is ours, until somebody has a newer token."""
 
     agent: str
@@ -256,7 +255,7 @@ class Ownership:
 
     def at(self, heads: tuple[int, int, int, int]) -> Ownership:
         """The same, with the log beginning there."""
-        return replace(self, heads=heads)
+        return self._replace(heads=heads)
 
 
 class Fenced(Exception):

@@ -71,8 +71,8 @@ class Reading:
         """Whether a fetch got no answer: the server may think that we have seen it."""
         self.ending = False
         """Whether the agent gets no more."""
-        self._ups = list(ownership.cursors)
-        """Up to where each level is done."""
+        self._ups: list[tuple[int, bytes]] = list(ownership.cursors)
+        """Up to where each level is done: the fields of a cursor, which is made when it is sent."""
         self._done: list[dict[int, Item]] = [{} for _ in LEVELS]
         """What is done behind that, by position."""
         self.owes = 0
@@ -286,8 +286,8 @@ class Reading:
 
     def to_acknowledge(self) -> Done:
         """Up to where everything is done, and the letters before that."""
-        a, b, c, d = self._ups
-        letters = [one for one in self._letters if one.position < self._ups[one.level].position]
+        a, b, c, d = map(Cursor._make, self._ups)
+        letters = [one for one in self._letters if one.position < self._ups[one.level][0]]
         return Done(self.ownership, (a, b, c, d), letters, tuple(self._sizes))
 
     def acknowledged(self, done: Done) -> None:
@@ -305,7 +305,7 @@ class Reading:
             # None stays so until all that it says nothing of is acknowledged.
             if now is not None and size is not None:
                 self._sizes[level] = now - size
-            elif self._ups[level].position == up_to[level].position:
+            elif self._ups[level][0] == up_to[level].position:
                 self._sizes[level] = 0
         if self._letters:
             self._letters = [
@@ -337,27 +337,24 @@ class Reading:
         self.owes_a_fetch = True
 
     def _finish(self, item: Item) -> None:
-        level = item.level
-        done = self._done[level]
-        position = self._ups[level].position
-        if item.position != position:
-            if item.position > position:
-                done[item.position] = item
+        """Count it, and what is done behind it, as done and not acknowledged."""
+        level, position, message_id, _, blob = item
+        done, next_one = self._done[level], self._ups[level][0]
+        if position != next_one:
+            if position > next_one:
+                done[position] = item
             return
-        self._count(item)
-        while done and (next_one := done.pop(item.position + 1, None)) is not None:
-            item = next_one
-            self._count(item)
-        self._ups[level] = Cursor(item.position + 1, item.id)
-
-    def _count(self, item: Item) -> None:
-        """One more that is done and not acknowledged."""
-        self.owes += 1
-        size = self._sizes[item.level]
-        # What is no message of ours came without its bytes.
-        self._sizes[item.level] = (
-            None if size is None or not item.blob else size + BESIDE + len(item.blob)
-        )
+        size = self._sizes[level]
+        while True:
+            self.owes += 1
+            # What is no message of ours came without its bytes.
+            size = None if size is None or not blob else size + BESIDE + len(blob)
+            position += 1
+            if not done or (found := done.pop(position, None)) is None:
+                break
+            _, _, message_id, _, blob = found
+        self._sizes[level] = size
+        self._ups[level] = position, message_id
 
 
 def _read(one: Unread | Item) -> Item:
