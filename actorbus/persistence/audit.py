@@ -416,7 +416,11 @@ class Audit:
     def hold(self, what: str, *, actor: str, reason: str) -> bool:
         """Keep from deletion and redaction: ``tenant``, ``run:NAME`` or ``conversation:ID``.
 
-        False if that is on hold already.
+        The ID is that of any message of the conversation. False if that is on hold already.
+
+        Raises:
+            UnknownRecord: history has no message of that conversation. A run may be held
+                before its first message.
         """
         from actorbus.persistence.holds import Hold, hold
 
@@ -427,6 +431,13 @@ class Audit:
         from actorbus.persistence.holds import Hold, release
 
         return self._act(release, Hold.parse(what), actor, reason)
+
+    def keeps_any(self, what: str) -> bool:
+        """Whether there is a message yet that a hold on `what` would keep."""
+        from actorbus.persistence.holds import Hold, keeps_any
+
+        self._written()
+        return keeps_any(self._chained(), self.tenant, Hold.parse(what))
 
     def holds(self) -> list[tuple[Hold, Act]]:
         """What is on hold, and who put it there."""

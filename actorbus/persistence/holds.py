@@ -1,7 +1,10 @@
 """Legal holds: what must not be deleted or redacted, for as long as somebody says so.
 
 A hold is on all of a tenant's history (``tenant``), on a run (``run:NAME``) or on a
-conversation (``conversation:ID``). Holding and releasing are acts, and stay on record.
+conversation (``conversation:ID``, the id of any message in it). A run may be held before its
+first message is here; a conversation, whose id nobody can know by then, may not: an id that is
+none of history's would be a hold on nothing that says "held". Holding and releasing are acts,
+and stay on record.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from sqlalchemy import false, or_, select, true
 
-from actorbus.errors import HistoryHeld, InvalidQuery
+from actorbus.errors import HistoryHeld, InvalidQuery, UnknownRecord
 from actorbus.message import format_id, parse_id
 from actorbus.persistence.acts import Act, Kind, acts, record, tenant_key
 from actorbus.persistence.models import AgentMessage
@@ -85,6 +88,7 @@ def hold(
 
     Raises:
         InvalidQuery: nobody answers for it, or there is no reason.
+        UnknownRecord: history has no message of that conversation.
     """
     return _change(database, tenant, what, Kind.HELD, actor, reason, ids, now)
 
@@ -99,7 +103,11 @@ def release(
     ids: IdSource,
     now: float,
 ) -> bool:
-    """End a hold; False if there was none. Raises as ``hold``."""
+    """End a hold; False if there was none.
+
+    Raises:
+        InvalidQuery: nobody answers for it, or there is no reason.
+    """
     return _change(database, tenant, what, Kind.RELEASED, actor, reason, ids, now)
 
 
@@ -107,6 +115,13 @@ def holds(database: Database, tenant: str) -> list[tuple[Hold, Act]]:
     """What is on hold, and who put it there."""
     with database.of(tenant).reading() as connection:
         return _active(connection, tenant_key(connection, tenant))
+
+
+def keeps_any(database: Database, tenant: str, what: Hold) -> bool:
+    """Whether there is a message yet that a hold on this would keep."""
+    with database.of(tenant).reading() as connection:
+        key = tenant_key(connection, tenant)
+        return _any(connection, key, _whole(connection, key, what).condition())
 
 
 def held(connection: Connection, tenant: MessageId) -> ColumnElement[bool]:
@@ -154,8 +169,33 @@ def _change(
 ) -> bool:
     with database.of(tenant).changing() as connection:
         key = tenant_key(connection, tenant)
-        is_held = str(what) in set(map(str, active(connection, key)))
-        if is_held == (kind is Kind.HELD):
+        now_held = active(connection, key)
+        if kind is Kind.HELD or what not in now_held:
+            what = _whole(connection, key, what)
+        if kind is Kind.HELD and what.scope is Scope.CONVERSATION:
+            _check_here(connection, key, what)
+        if (what in now_held) == (kind is Kind.HELD):
             return False
         record(connection, key, kind, str(what), actor=actor, reason=reason, ids=ids, now=now)
         return True
+
+
+def _whole(connection: Connection, tenant: MessageId, what: Hold) -> Hold:
+    """The hold on the whole conversation, where a message in it was named."""
+    if what.scope is not Scope.CONVERSATION or _any(connection, tenant, what.condition()):
+        return what
+    named = select(_table.correlation_id).where(
+        _table.tenant_id == tenant, _table.id == parse_id(what.name)
+    )
+    conversation = connection.scalar(named)
+    return what if conversation is None else Hold(what.scope, format_id(conversation))
+
+
+def _check_here(connection: Connection, tenant: MessageId, what: Hold) -> None:
+    if not _any(connection, tenant, what.condition()):
+        raise UnknownRecord(str(what.scope), what.name, "this history")
+
+
+def _any(connection: Connection, tenant: MessageId, condition: ColumnElement[bool]) -> bool:
+    one = select(_table.id).where(_table.tenant_id == tenant, condition).limit(1)
+    return connection.scalar(one) is not None

@@ -144,6 +144,48 @@ def test_a_held_conversation_stays_within_its_chain(history: Any) -> None:
     assert verified(history).findings == ()
 
 
+def test_a_hold_on_a_message_is_one_on_its_conversation(history: Any) -> None:
+    asked = history.message("asked")
+    answer = history.message("answer", correlation_id=asked.id, causation_id=asked.id)
+    recorder = history.record()
+    for one in (asked, answer):
+        recorder.sent(one)
+    recorder.close(10)
+    held(history, f"conversation:{format_id(answer.id)}")
+
+    with pytest.raises(HistoryHeld, match=format_id(asked.id)):
+        history.audit.redact(answer.id, actor="ada", reason="asked to")
+
+    [(hold, _)] = history.audit.holds()
+    assert str(hold) == f"conversation:{format_id(asked.id)}"
+    assert history.audit.release(
+        f"conversation:{format_id(answer.id)}", actor="ada", reason="settled"
+    )
+
+
+def test_a_conversation_that_is_not_here_is_not_said_to_be_held(history: Any) -> None:
+    write(history, 1)
+    nobodys = format_id(history.message("never sent").id)
+
+    with pytest.raises(UnknownRecord, match=f"no conversation '{nobodys}'"):
+        held(history, f"conversation:{nobodys}")
+
+    assert history.audit.holds() == []
+
+
+def test_a_run_may_be_held_before_its_first_message(history: Any) -> None:
+    write(history, 1)
+    held(history, "run:tomorrow")
+    before = history.audit.keeps_any("run:tomorrow")
+    write(history, 2, run_id="tomorrow")
+
+    retained(history, messages=0)
+
+    assert before is False
+    assert history.audit.keeps_any("run:tomorrow") is True
+    assert [view.run_id for view in history.audit.messages()] == ["tomorrow", "tomorrow"]
+
+
 def test_what_was_held_goes_once_it_is_released(history: Any) -> None:
     sent = write(history)
     held(history, f"conversation:{format_id(sent[2].id)}")

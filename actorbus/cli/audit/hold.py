@@ -8,7 +8,7 @@ import typer
 
 from actorbus.cli import terminal
 from actorbus.cli.audit.command import command
-from actorbus.cli.audit.common import AsJson, print_change, print_rows
+from actorbus.cli.audit.common import AsJson, console, print_change, print_rows
 from actorbus.cli.audit.proof import Changed, Who, whoever
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ def hold(
 ) -> None:
     """Keep history from being deleted or redacted, or list what is kept."""
     if what is None:
+        if release or why is not None:
+            terminal.fail("say what: tenant, run:NAME or conversation:ID", 2)
         _list(history, as_json=as_json)
         return
     if why is None:
@@ -38,6 +40,9 @@ def hold(
     unchanged = "It was not held." if release else "It is held already."
     said = ("Released." if release else "Held.") if changed else unchanged
     print_change(changed, said, as_json=as_json)
+    if not release and not history.keeps_any(what):
+        sentence = "No message of it is here yet: those to come will be kept."
+        console(stderr=True).print(sentence, style="yellow")
 
 
 def _list(history: Audit, *, as_json: bool) -> None:

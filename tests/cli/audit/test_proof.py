@@ -19,6 +19,8 @@ from actorbus.persistence.audit import Audit
 if TYPE_CHECKING:
     from pathlib import Path
 
+NO_ID = "01990000-0000-7000-8000-000000000000"
+
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -103,6 +105,28 @@ def test_a_hold_blocks_redaction_until_it_is_released(path: Path, some_id: str) 
     ]
     assert taken.exit_code == 0, taken.output
     assert run("verify").exit_code == 0
+
+
+@pytest.mark.parametrize("arguments", [("--why", "lawsuit"), ("--release",)], ids=" ".join)
+def test_a_hold_on_nothing_is_wrong_usage_and_no_list(
+    path: Path, arguments: tuple[str, ...]
+) -> None:
+    result = run("hold", *arguments)
+
+    assert result.exit_code == 2
+    assert "say what: tenant, run:NAME or conversation:ID" in result.output
+
+
+def test_a_hold_that_keeps_nothing_yet_says_so(path: Path) -> None:
+    early = run("hold", "run:tomorrow", "--why", "lawsuit", "--by", "ada")
+    mistyped = run("hold", f"conversation:{NO_ID}", "--why", "lawsuit", "--by", "ada")
+    plain = run("hold", "tenant", "--why", "lawsuit", "--by", "ada")
+
+    assert (early.exit_code, early.stdout) == (0, "Held.\n")
+    assert "No message of it is here yet" in early.stderr
+    assert mistyped.exit_code == 1
+    assert f"no conversation '{NO_ID}'" in mistyped.stderr
+    assert (plain.stdout, plain.stderr) == ("Held.\n", "")
 
 
 def test_a_hold_blocks_retention(path: Path) -> None:
