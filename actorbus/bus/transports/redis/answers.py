@@ -35,11 +35,11 @@ class Answers:
             except ActorbusError as problem:
                 blob = pack_error(answer.id, problem)
             over(answer)
-            self._sender.note(asker, blob, delivery)
+            self._sender.note_ahead(asker, blob, delivery)
 
         def error(answer: RemoteAnswer, error: BaseException) -> None:
             over(answer)
-            self._sender.note(asker, pack_error(answer.id, error), delivery)
+            self._sender.note_ahead(asker, pack_error(answer.id, error), delivery)
 
         def dropped(answer: RemoteAnswer) -> None:
             over(answer)

@@ -20,6 +20,7 @@ import random
 import threading
 import time
 from collections import deque
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from uuid import uuid4
 
@@ -32,7 +33,7 @@ from actorbus.message import Reason
 from actorbus.redis_client import decoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from actorbus.bus.transports.redis.log import (
@@ -97,6 +98,8 @@ class Consumer:
         failed: called with what went wrong, when Redis is away; it goes on trying.
         unowned: called when an agent that nobody owns has messages.
         due: called when a message is put off until sooner than those before it.
+        hints: called with what comes with rings for this node that begin with those three bytes,
+            on the thread that hears.
         together: entered while messages are handed to many agents.
         broke: called when the server cannot be heard any more, and each time that it still cannot.
     """
@@ -112,6 +115,7 @@ class Consumer:
         failed: Callable[[TransportUnavailable], object] = lambda _: None,
         unowned: Callable[[], object] = lambda: None,
         due: Callable[[], object] = lambda: None,
+        hints: Mapping[bytes, Callable[[bytes], object]] = MappingProxyType({}),
         together: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
         broke: Callable[[], object] = lambda: None,
         bells: bool = True,
@@ -122,6 +126,7 @@ class Consumer:
         self._failed = failed
         self._unowned = unowned
         self._due_sooner = due
+        self._hints = hints
         self._together = together
         self._handing = threading.Lock()
         """Held while messages are chosen and handed to agents, which two threads do; before
@@ -515,7 +520,14 @@ class Consumer:
 
     def _hear_of(self, what: Any) -> None:
         """Agents that have work, by name, or that some have; or that work itself."""
-        if not isinstance(what, bytes) or what[:3] not in (b"at ", b"in "):
+        if not isinstance(what, bytes):
+            self._ring()
+            return
+        hint = self._hints.get(what[:3])
+        if hint is not None:
+            hint(what[3:])
+            return
+        if what[:3] not in (b"at ", b"in "):
             self._ring()
             return
         if what.startswith(b"in "):

@@ -15,7 +15,8 @@ _LONGEST_ERROR: Final = 4_096
 
 class Delivery:
     """One message. It is acknowledged once it has ended here, and once what its handler has sent
-    meanwhile, the answer too, is in the inboxes of others: who dies in between runs it again.
+    meanwhile, the answer too, is in the inboxes of others, or with them: who dies in between runs
+    it again.
 
     Args:
         letter: why it will not be handled, where that is known before it is begun.

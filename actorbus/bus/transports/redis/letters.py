@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from actorbus.errors import ActorbusError
     from actorbus.message import Entry, Message
 
+NOTE_LEVEL: Final = 1
+"""The level of what nodes tell each other."""
 _ID: Final = 16
 _LONGEST_WHY: Final = 1_024
 """Bytes of a refusal's reason."""

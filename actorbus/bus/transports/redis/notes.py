@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Final
 
+from actorbus.bus.transports.redis.herald import read_ahead
 from actorbus.bus.transports.redis.letters import (
+    NOTE_LEVEL,
     Cancelled,
     Outcome,
     Refused,
     StopAgent,
     notes_of,
 )
-from actorbus.bus.transports.redis.log import Terms
+from actorbus.bus.transports.redis.log import Item, Terms
 from actorbus.bus.transports.redis.unreadable import refuse
 from actorbus.errors import Rejected, Undecodable, Untrusted
 from actorbus.message import MessageId, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from actorbus.bus.transport import Home
     from actorbus.bus.transports.redis.answers import Answers
     from actorbus.bus.transports.redis.consumer import Consumer
     from actorbus.bus.transports.redis.errands import Errands
-    from actorbus.bus.transports.redis.log import InboxLog, Item, Letter, Ownership
+    from actorbus.bus.transports.redis.log import InboxLog, Letter, Ownership
     from actorbus.bus.transports.redis.mail import Mail
     from actorbus.bus.transports.redis.reading import Reading
     from actorbus.bus.transports.redis.requests import Requests
     from actorbus.bus.transports.redis.stays import Stays
     from actorbus.bus.transports.redis.trouble import Trouble
 
+    Note = Outcome | Cancelled | Refused | StopAgent
+
 _IN_HAND: Final = 1_000
 """Notes that are handed out and not acknowledged: the table knows an answer that comes twice."""
 _MOST: Final = 1_000_000
+_HEARD: Final = 10_000
+"""Notes that were heard ahead, and are known when they come."""
 
 
 class Notes:
@@ -43,6 +50,7 @@ class Notes:
         ttl: seconds without a sign of life after which a node is dead.
         requests: settled by the answers that come.
         answers: cancelled where nobody waits any more.
+        thank: tells a node that a note of its was heard, by id.
     """
 
     def __init__(
@@ -59,6 +67,7 @@ class Notes:
         answers: Answers,
         errands: Errands,
         trouble: Trouble,
+        thank: Callable[[str, bytes], object],
     ) -> None:
         self._log = log
         self._home = home
@@ -72,7 +81,12 @@ class Notes:
         self._answers = answers
         self._errands = errands
         self._trouble = trouble
+        self._thank = thank
         self._ownership: Ownership | None = None
+        self._opening = threading.Lock()
+        """Held so that nobody opens a note that another is just opening."""
+        self._heard: dict[bytes, None] = {}
+        """Those that were heard, and have not come yet."""
 
     def open(self, after: Reading | None = None) -> None:
         """
@@ -105,7 +119,29 @@ class Notes:
         for item in items:
             # In this order: the last thing that is done is to wake who waits for an answer.
             self._consumer.done(self._name, item.id)
-            self._take(item, now)
+            with self._opening:
+                was_heard = self._heard.pop(item.id, item) is None
+            if not was_heard:
+                self._take(item, now)
+
+    def hear(self, what: bytes) -> None:
+        """Take a note that will be in this inbox, unless who sends it hears that it is here."""
+        try:
+            node, note_id, blob = read_ahead(what)
+        except Undecodable:
+            return  # and nothing is lost: what is meant for us is in our inbox, too
+        item = Item(NOTE_LEVEL, 0, note_id, 0, blob)
+        now = int(self._mail.server_time() * 1_000)
+        with self._opening:
+            try:
+                note = self._opened(item, now)
+            except Untrusted:
+                return  # so is this; who reads it there says what is wrong with it
+            self._heard[note_id] = None
+            if len(self._heard) > _HEARD:
+                del self._heard[next(iter(self._heard))]
+        self._thank(node, note_id)
+        self._obey(note)
 
     def give_up(self, item: Item, letter: Letter, now: int) -> None:
         self._consumer.done(self._name, item.id, letter)
@@ -119,13 +155,19 @@ class Notes:
 
     def _take(self, item: Item, now: int) -> None:
         try:
-            note = self._mail.opened_note(self._name, item, now, self._requests.agent_of)
+            self._obey(self._opened(item, now))
         except Untrusted as error:
             refuse(self._home, item, None, error)
-            return
+
+    def _opened(self, item: Item, now: int) -> Note | None:
+        """None: it was no note, and that is said."""
+        try:
+            return self._mail.opened_note(self._name, item, now, self._requests.agent_of)
         except Undecodable as error:
             self._answer_undecodable(item, error)
-            return
+            return None
+
+    def _obey(self, note: Note | None) -> None:
         match note:
             case Outcome():
                 self._requests.settle(note)

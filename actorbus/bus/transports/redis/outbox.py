@@ -5,7 +5,8 @@ in batches that grow by themselves while a call is under way. While Redis is awa
 trying, with a pause that grows to a second, and the outbox fills up to its limit.
 
 What somebody waits for takes a ``Shortcut`` where nothing else waits: whoever puts it in writes
-it to Redis, and the thread sleeps on.
+it to Redis, and the thread sleeps on. What its reader was told already goes *soon*: several
+together, within a few milliseconds.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import random
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from actorbus.bus.transports.redis.lanes import Lanes
+from actorbus.bus.transports.redis.lanes import Accepted, Lanes
 from actorbus.bus.transports.redis.log import MOST_AT_ONCE
 from actorbus.bus.transports.redis.shortcut import Shortcut
 from actorbus.errors import TransportUnavailable
@@ -31,7 +32,11 @@ _MOST: Final = MOST_AT_ONCE
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
 _LOOK: Final = 0.005
-"""Seconds after which the thread asks what became of what took the short cut, if nobody has."""
+"""Seconds after which the thread asks what became of what took the short cut, if nobody has, and
+after which it sends what is to go soon."""
+_MOST_ALONG: Final = 16
+_ENOUGH: Final = 8
+"""Messages that go soon, after which they go now."""
 
 
 class Outbox:
@@ -66,6 +71,14 @@ class Outbox:
         self._now = monotonic
         self._lanes = Lanes(horizon=horizon)
         self._new: deque[Parcel] = deque()
+        self._soon: dict[bytes, tuple[float, Parcel]] = {}
+        """What goes a little later, if it is still needed: when, by id."""
+        self._needless: deque[bytes] = deque(maxlen=_MOST)
+        """What of that is not needed."""
+        self._along: deque[tuple[Any, ...]] = deque(maxlen=_MOST_ALONG)
+        """Commands that go with what takes the short cut next."""
+        self._watches_until = 0.0
+        """Until when the thread looks for more of that by itself."""
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)
         """For the thread that sends, while it is ``asleep``."""
@@ -77,7 +90,7 @@ class Outbox:
         self._sending = False
         """Whether the lanes and the short cut are the thread's: it works without the lock."""
         self._watches = False
-        """Whether the thread will look by itself what became of what took the short cut."""
+        """Whether the thread will look by itself, soon, what there is to do."""
         self._hurried = 0
         """How many wait until all is sent."""
         self._closing = False
@@ -106,7 +119,8 @@ class Outbox:
             if self._closing or (self.waiting >= self._limit and not insist):
                 return False
             news = self._look() if self._shortcut.busy and not self._sending else ()
-            if self._sending or self.waiting or self._problem is not None:
+            waits = self._new or self._lanes.waiting
+            if self._sending or waits or self._problem is not None:
                 self._new.append(parcel)
                 self._wake()
             else:
@@ -114,15 +128,68 @@ class Outbox:
         self._tell(news)
         return True
 
+    def send_along(self, *command: Any) -> None:
+        """Send a command with what takes the short cut next: a hint, that may be lost."""
+        self._along.append(command)
+
+    def put_soon(self, parcel: Parcel) -> bool:
+        """``put`` what its reader was told already, also past the limit, unless it is ``needless``
+        before that."""
+        with self._lock:
+            if self._closing:
+                return False
+            news = self._look() if self._shortcut.busy and not self._sending else ()
+            arrived = self._arrived()
+            self._soon[parcel.id] = self._now() + _LOOK, parcel
+            if self._asleep and not (self._watches and len(self._soon) < _ENOUGH):
+                self._wake()
+        self._tell(news)
+        if arrived:
+            self._told(Accepted(arrived))
+        return True
+
+    def needless(self, ids: Iterable[bytes]) -> None:
+        """Their readers have them: what was to go soon need not go. Takes no time."""
+        self._needless.extend(ids)
+
+    def _arrived(self) -> list[Parcel]:
+        """What was to go soon, and is not needed any more. The lock is held."""
+        found = []
+        while self._needless:
+            one = self._soon.pop(self._needless.popleft(), None)
+            if one is not None:
+                found.append(one[1])
+        return found
+
+    def _bring_soon(self) -> None:
+        """Put what was to go soon, and is needed, where it is sent."""
+        with self._changed:
+            arrived = self._arrived()
+            all_of_it = self._lanes.waiting or self._hurried or len(self._soon) >= _ENOUGH
+            now = self._now()
+            for key in [key for key, (at, _) in self._soon.items() if all_of_it or at <= now]:
+                self._lanes.add(self._soon.pop(key)[1])
+            self._watches_until = now + _LOOK
+            if not self.waiting:
+                self._changed.notify_all()
+        if arrived:
+            self._told(Accepted(arrived))
+
     def _take_shortcut(self, parcel: Parcel) -> None:
         """Send it from here. If that cannot be, the thread does."""
         self._lanes.add(parcel)
         batch = self._lanes.next_batch(self._now(), 1)
-        is_sent = bool(batch) and self._shortcut.send(batch[0])
+        is_sent = bool(batch) and self._shortcut.send(batch[0], self._take_along())
         if not is_sent:
             self._lanes.failed()
         if not (is_sent and self._watches):
             self._wake()
+
+    def _take_along(self) -> Sequence[tuple[Any, ...]]:
+        taken: list[tuple[Any, ...]] = []
+        while self._along and len(taken) < _MOST_ALONG:
+            taken.append(self._along.popleft())
+        return taken
 
     def _look(self) -> Sequence[News]:
         """What became of what took the short cut, if that is known by now."""
@@ -160,7 +227,7 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Messages that are not accepted yet."""
-        return len(self._new) + self._lanes.waiting
+        return len(self._new) + len(self._soon) + self._lanes.waiting
 
     @property
     def problem(self) -> TransportUnavailable | None:
@@ -189,7 +256,7 @@ class Outbox:
         self._let_in()
         if self._thread.ident is not None:
             self._thread.join(timeout if left == 0 else max(timeout, 10.0))
-        return [*self._lanes.give_up(), *self._new]
+        return [*self._lanes.give_up(), *(one for _, one in self._soon.values()), *self._new]
 
     def _run(self) -> None:
         pause = _FIRST_PAUSE
@@ -229,6 +296,8 @@ class Outbox:
                 self._lanes.failed()
             else:
                 return None if told is None else [told]
+        if self._soon:
+            self._bring_soon()
         batch = self._lanes.next_batch(self._now(), _MOST)
         return self._log.ship(self._producer, batch, create=self._create) if batch else None
 
@@ -245,19 +314,31 @@ class Outbox:
                 if seconds is not None and seconds <= 0:
                     self._sending = True
                     return True
-                self._asleep, self._watches = True, self._shortcut.busy
+                self._asleep, self._watches = True, seconds is not None and seconds <= _LOOK
                 self._work.wait(seconds)
                 self._asleep = self._watches = False
             return False
 
     def _until_work(self) -> float | None:
         """Seconds until there is something to do; None if it is not known that there will be."""
+        now = self._now()
+        found: list[float] = []
+        if self._soon:
+            if self._hurried or len(self._soon) >= _ENOUGH:
+                return 0.0
+            found.append(next(iter(self._soon.values()))[0])
+        elif now < self._watches_until:
+            found.append(self._watches_until)
         if self._shortcut.busy:
-            return 0.0 if self._new or self._hurried else self._shortcut.since + _LOOK - self._now()
-        while self._new:
-            self._lanes.add(self._new.popleft())
-        wakes_at = self._lanes.wakes_at()
-        return None if wakes_at is None else wakes_at - self._now()
+            if self._new or self._hurried:
+                return 0.0
+            found.append(self._shortcut.since + _LOOK)
+        else:
+            while self._new:
+                self._lanes.add(self._new.popleft())
+            if (at := self._lanes.wakes_at()) is not None:
+                found.append(at)
+        return min(found) - now if found else None
 
     def _wake(self) -> None:
         """Have the thread look for work, if it sleeps. The lock is held."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from actorbus.bus.mailbox import MailboxPolicy, Refusal
 from actorbus.bus.origin import CURRENT
+from actorbus.bus.transports.redis.herald import HEARD, Herald, read_heard
 from actorbus.bus.transports.redis.lanes import Accepted, Hole, Parcel, Refused
-from actorbus.bus.transports.redis.letters import notes_of, pack_cancel, pack_stop
+from actorbus.bus.transports.redis.letters import NOTE_LEVEL, notes_of, pack_cancel, pack_stop
 from actorbus.bus.transports.redis.log import Taken
 from actorbus.bus.transports.redis.outbox import Outbox
 from actorbus.bus.transports.redis.requests import Requests
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from actorbus.errors import ActorbusError
     from actorbus.message import Entry, Message, PlainEntry
     from actorbus.redis_client import RedisServer
-
-_NOTE_LEVEL = 1
 
 
 class Sent:
@@ -93,6 +92,7 @@ class Sender:
         self._gone = gone
         self._send_timeout = send_timeout
         self._ids = IdSource()
+        self._herald = Herald(log, node)
         self._outbox = Outbox(log, node, told=self._told, limit=limit)
         self._home: Home | None = None
         self._closing = False
@@ -119,6 +119,7 @@ class Sender:
     def close(self, timeout: float) -> None:
         """End; what is not accepted is lost, and said to be."""
         unsent = self._outbox.close(timeout)
+        self._herald.close()
         for parcel in unsent:
             self._unsent(parcel.tag, Reason.STOPPED, NotFlushed(len(unsent)))
         self.requests.fail_all(BusClosed("the node has stopped"))
@@ -193,22 +194,53 @@ class Sender:
 
     def note(self, node: str, blob: bytes, delivery: Delivery | None = None) -> None:
         """Tell another node something. Few enough never to be refused for want of room."""
-        sealed = self._mail.seal(notes_of(node), blob, level=_NOTE_LEVEL)
-        parcel = self._note(node, sealed, delivery)
+        parcel = self._sealed_note(node, blob, delivery)
         if not self._outbox.put_at_once(parcel, insist=True):
+            parcel.tag.settled()
+
+    def note_ahead(self, node: str, blob: bytes, delivery: Delivery | None) -> None:
+        """``note`` for what somebody waits for: they hear it before it is in their inbox.
+
+        If they say in time that they did, it need not go there. `delivery` waits for either.
+        """
+        parcel = self._sealed_note(node, blob, delivery)
+        if self._herald.tell(node, parcel.agent, parcel.id, parcel.blob):
+            is_put = self._outbox.put_soon(parcel)
+        else:
+            is_put = self._outbox.put_at_once(parcel, insist=True)
+            if self._herald.wanted:
+                self._errands.put(self._open_herald, None)
+        if not is_put:
             parcel.tag.settled()
 
     def hint(self, node: str, blob: bytes, *, sealed: bool) -> None:
         """``note`` for what nobody needs, and strangers may cause: it goes where there is room."""
-        if sealed:
-            blob = self._mail.seal(notes_of(node), blob, level=_NOTE_LEVEL)
-        self._outbox.put(self._note(node, blob, None))
+        make = self._sealed_note if sealed else self._note
+        self._outbox.put(make(node, blob, None))
+
+    def thank(self, node: str, note_id: bytes) -> None:
+        """Tell a node, with the next request from here, that a note of its was heard ahead."""
+        channel = self._log.bell(self._log.tag(notes_of(node)), node)
+        self._outbox.send_along("PUBLISH", channel, HEARD + note_id)
+
+    def thanked(self, what: bytes) -> None:
+        """Another node has heard these notes of ours."""
+        ids = read_heard(what)
+        self._herald.heard(ids)
+        self._outbox.needless(ids)
+
+    def _open_herald(self, _: list[None]) -> None:
+        self._herald.open()
+
+    def _sealed_note(self, node: str, blob: bytes, delivery: Delivery | None) -> Parcel:
+        sealed = self._mail.seal(notes_of(node), blob, level=NOTE_LEVEL)
+        return self._note(node, sealed, delivery)
 
     def _note(self, node: str, blob: bytes, delivery: Delivery | None) -> Parcel:
         now = time.monotonic()
         return Parcel(
             notes_of(node),
-            _NOTE_LEVEL,
+            NOTE_LEVEL,
             self._ids.make(now).to_bytes(16, "big"),
             blob,
             now + self._send_timeout,

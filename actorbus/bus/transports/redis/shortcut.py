@@ -13,7 +13,7 @@ from actorbus.bus.transports.redis.log import shipped
 from actorbus.errors import TransportUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from actorbus.bus.transports.redis.log import InboxLog, Load, Shipped
     from actorbus.redis_client import Line
@@ -50,15 +50,19 @@ class Shortcut:
         self.wanted = False
         self._dial.open()
 
-    def send(self, load: Load) -> bool:
-        """Send one message. False: not this way, not now."""
+    def send(self, load: Load, along: Sequence[tuple[Any, ...]] = ()) -> bool:
+        """Send one message. False: not this way, not now.
+
+        Commands that go `along`, before it, answer with a number, which nobody hears.
+        """
         line = self._dial.line
         if line is None:
             self.wanted = self._dial.may_be_had
             return False
         if len(load) != 1 or _size(load) > _LARGEST:
             return False
-        if not line.send(*self._log.shipping(self._producer, load, create=self._create)):
+        shipping = self._log.shipping(self._producer, load, create=self._create)
+        if not line.send_all([*along, tuple(shipping)]):
             self._dial.hang_up()
             return False
         self._load = load
@@ -90,7 +94,8 @@ class Shortcut:
         try:
             if line is None or load is None:
                 raise TransportUnavailable("nothing was sent this way")
-            answer = read(line)
+            while isinstance(answer := read(line), int):
+                pass  # of what went along
             if answer is None:
                 return None
             if not isinstance(answer, list):

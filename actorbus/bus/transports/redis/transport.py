@@ -6,8 +6,9 @@ process -> its handler; how it ended goes back the same way as an acknowledgemen
 agents of this node too: what was accepted outlives the process, in the order that all senders
 see. See ``log`` for the theory.
 
-Requests are answered through an inbox that each node has of its own. What a handler sends, its
-answer too, is in the inboxes of others before its message is acknowledged.
+Requests are answered through an inbox that each node has of its own; an answer that its node says
+it has heard ahead, see ``Herald``, needs no place there. What a handler sends is in the inboxes of
+others, and its answer there or heard, before its message is acknowledged.
 
 An agent whose node dies is taken over by another node that can make it (``Crew``); the others
 keep their inboxes for as long as a node of theirs may come back.
@@ -38,6 +39,7 @@ from actorbus.bus.transports.redis.deployment import check_in
 from actorbus.bus.transports.redis.entrance import Entrance, Entrances, LogEntrance
 from actorbus.bus.transports.redis.errands import Errands
 from actorbus.bus.transports.redis.events import Events
+from actorbus.bus.transports.redis.herald import AHEAD, HEARD
 from actorbus.bus.transports.redis.keeper import Keeper
 from actorbus.bus.transports.redis.lanes import REDISCOVERY
 from actorbus.bus.transports.redis.leftovers import Leftovers
@@ -228,6 +230,7 @@ class RedisTransport:
             failed=trouble.report,
             unowned=keeper.hurry,
             due=keeper.hurry,
+            hints={AHEAD: self._heard, HEARD: self._sender.thanked},
             together=self.crew.waking_once,
             broke=self._lost_contact,
         )
@@ -252,6 +255,7 @@ class RedisTransport:
             answers=answers,
             errands=errands,
             trouble=trouble,
+            thank=self._sender.thank,
         )
         self._receiver = Receiver(home, mail, answers)
         self._reclaims = Reclaims(
@@ -494,6 +498,10 @@ class RedisTransport:
         """Another node owns the agent now."""
         self._entrances.forget(agent)
         self._topics.lost([agent])
+
+    def _heard(self, what: bytes) -> None:
+        """A note is on its way to this node."""
+        self._notes.hear(what)
 
     def _lost_contact(self) -> None:
         """Nobody knows what the server will know once it is back."""
