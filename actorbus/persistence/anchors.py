@@ -285,12 +285,16 @@ class Proof:
         """What ``Audit`` was told, ready for use.
 
         Raises:
-            AuditUnavailable: the key cannot be used.
+            AuditUnavailable: the key cannot be used, or anchors would go into the database.
             InvalidSettings: something to mask that nobody knows.
         """
         if anchors is True:
             anchors = beside(database) or False
         place = AnchorFile(Path(anchors)) if isinstance(anchors, (str, Path)) else anchors
+        if isinstance(place, AnchorFile) and database.owns(place.path):
+            raise AuditUnavailable(
+                f"anchors cannot go into {place.path}: history itself is kept there"
+            )
         return cls(
             anchors=None if isinstance(place, bool) else place,
             signer=None if signing_key is None else Signer(Path(signing_key)),

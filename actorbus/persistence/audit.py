@@ -5,6 +5,7 @@ SQLAlchemy is imported with the first question or the first record, not with thi
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -281,8 +282,8 @@ class Audit:
 
         Raises:
             InvalidQuery: a filter or format that cannot be meant.
-            OSError: the file cannot be written; FileExistsError: it is there, and `overwrite`
-                is not set.
+            OSError: the file cannot be written, or history itself is kept in it;
+                FileExistsError: it is there, and `overwrite` is not set.
         """
         from actorbus.persistence.export import lines
         from actorbus.persistence.files import whole_file
@@ -297,6 +298,7 @@ class Audit:
 
         text = lines(format, counted())
         if isinstance(to, (str, os.PathLike)):
+            self._refuse_own(Path(to))
             with whole_file(Path(to), overwrite=overwrite) as file:
                 file.writelines(text)
         else:
@@ -432,6 +434,16 @@ class Audit:
 
         return self._act(release, Hold.parse(what), actor, reason)
 
+    def owns(self, path: Path) -> bool:
+        """Whether history itself, or its anchors, are kept in that file."""
+        from actorbus.persistence.anchors import beside
+
+        database, told = self._database(), self._anchors
+        anchors = [Path(told)] if isinstance(told, (str, Path)) else []
+        if (usual := beside(database)) is not None:
+            anchors.append(usual)
+        return database.owns(path) or path.resolve() in {one.resolve() for one in anchors}
+
     def keeps_any(self, what: str) -> bool:
         """Whether there is a message yet that a hold on `what` would keep."""
         from actorbus.persistence.holds import Hold, keeps_any
@@ -456,6 +468,11 @@ class Audit:
         done = do(self._database(), self.tenant, what, actor=actor, reason=reason, ids=ids, now=now)
         anchor_acts(self._database(), self.tenant, proof, now)
         return done
+
+    def _refuse_own(self, path: Path) -> None:
+        if self.owns(path):
+            says = "history itself is kept there: name another file"
+            raise OSError(errno.EPERM, says, str(path))
 
     def _written(self) -> None:
         if self._recorder is not None:

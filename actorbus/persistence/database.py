@@ -56,6 +56,8 @@ _POSTGRESQL: Final[Mapping[str, int]] = {
 """No call hangs on a host that is gone: seconds, and milliseconds. What the URL says goes first."""
 _HASTY: Final = {**_POSTGRESQL, "connect_timeout": 2}
 """For who comes back every few seconds; 2 s is the least there is."""
+_BESIDE: Final = ("-wal", "-shm", "-journal")
+"""Ends of the names of files that SQLite keeps beside a database."""
 _SQLITE_WRITER: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = {}",
@@ -99,6 +101,13 @@ class Database:
         seen = copy(self)
         seen._tenant = tenant
         return seen
+
+    def owns(self, path: Path) -> bool:
+        """Whether the database keeps itself in that file."""
+        if self.path is None:
+            return False
+        own = self.path.resolve()
+        return path.resolve() in (own, *(own.with_name(own.name + one) for one in _BESIDE))
 
     def upgrade(self) -> None:
         """Make the database if there is none, and bring its schema to this version's.

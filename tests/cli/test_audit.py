@@ -332,6 +332,24 @@ def test_an_export_that_cannot_be_written_leaves_nothing_behind(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("into", ["history.db", "history.db.anchors", "link"])
+@pytest.mark.parametrize("command", ["export", "conversation"])
+def test_nothing_is_written_over_history_itself(
+    ids: list[str], tmp_path: Path, command: str, into: str
+) -> None:
+    (tmp_path / "link").symlink_to("history.db")
+    anchors = tmp_path / "history.db.anchors"
+    before = anchors.read_bytes()
+    options = ["--overwrite"] if command == "export" else [ids[0]]
+
+    result = _audit(command, *options, "-o", into)
+
+    assert result.exit_code == 1
+    assert f"cannot write {into}: history itself is kept there" in result.stderr
+    assert all(one in _audit("list").stdout for one in ids)
+    assert anchors.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "arguments", [["tail"], ["causes", "2"], ["talk"], ["times"], ["export", "--format", "csv"]]
 )

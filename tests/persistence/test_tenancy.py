@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -51,7 +52,7 @@ NOT_ASKED = {
 }
 """Public methods of which this test asks nothing, and why."""
 
-QUIET = {"create", "delete", "hold", "keeps_any", "redact", "release", "retain", "verify"}
+QUIET = {"create", "delete", "hold", "keeps_any", "owns", "redact", "release", "retain", "verify"}
 """What these answer tells even the tenant itself nothing that is its own."""
 
 ALWAYS_GIVEN = {"idle", "poll"}
@@ -80,6 +81,7 @@ def _arguments(shared: int, private: int, chains: int) -> list[dict[str, Any]]:
         "limits": Limits(messages=0),
         "node": "node-1",
         "overwrite": True,
+        "path": Path("export.csv"),
         "places": places,
         "poll": 0.001,
         "progress": lambda done, of: None,

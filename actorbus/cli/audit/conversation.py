@@ -55,6 +55,8 @@ def conversation(
         fail(f"history has no conversation {id}", 1)
     wanted = Format.JSON if as_json else format
     if output != _STDOUT:
+        if history.owns(output):
+            fail(f"cannot write {output}: history itself is kept there: name another file", 1)
         write(output, draw(found, wanted, width=_UNBOUNDED))
     elif wanted is Format.TEXT:
         _show(found)

@@ -129,6 +129,18 @@ def test_a_hold_that_keeps_nothing_yet_says_so(path: Path) -> None:
     assert (plain.stdout, plain.stderr) == ("Held.\n", "")
 
 
+def test_anchors_do_not_go_into_the_database(path: Path) -> None:
+    before = path.read_bytes()
+
+    held = run("hold", "tenant", "--why", "lawsuit", "--by", "ada", "--anchors", str(path))
+    verified = run("verify", "--anchors", str(path))
+
+    for result in (held, verified):
+        assert result.exit_code == 1
+        assert f"anchors cannot go into {path}" in result.stderr
+    assert path.read_bytes() == before
+
+
 def test_a_hold_blocks_retention(path: Path) -> None:
     run("hold", "tenant", "--why", "lawsuit", "--by", "ada")
 
