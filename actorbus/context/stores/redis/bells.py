@@ -229,11 +229,12 @@ class Bells:
             now = time.monotonic()
             if now >= look_at:
                 look_at = now + self._look()
-            message = ear.get_message(timeout=max(0.0, look_at - time.monotonic()))
+            until = min(look_at, spoke + _QUIET)
+            message = ear.get_message(timeout=max(0.0, until - time.monotonic()))
             if message is not None:
                 self._take(message, channels)
                 spoke, asked = time.monotonic(), False
-            elif time.monotonic() - spoke > _QUIET:
+            elif time.monotonic() >= spoke + _QUIET:
                 if asked:
                     raise TransportUnavailable(f"{self._server.shown} went silent")
                 ear.ping()
