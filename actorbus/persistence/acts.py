@@ -46,6 +46,16 @@ class Act:
     rows: int | None = None
 
 
+def check_words(actor: str, reason: str) -> None:
+    """
+    Raises:
+        InvalidQuery: nobody answers for an act, or it has no reason.
+    """
+    for what, words in (("who does it", actor), ("why", reason)):
+        if not words.strip():
+            raise InvalidQuery(f"history keeps {what}: say so in a few words")
+
+
 def record(
     connection: Connection,
     tenant: MessageId,
@@ -65,9 +75,7 @@ def record(
     Raises:
         InvalidQuery: nobody answers for it, or it has no reason.
     """
-    for what, words in (("who does it", actor), ("why", reason)):
-        if not words.strip():
-            raise InvalidQuery(f"history keeps {what}: say so in a few words")
+    check_words(actor, reason)
     at, own = instant(now), ids.make(now)
     chain, head = open_chain(connection, tenant, tenant, node=ACTS, now=now, anchors=anchors)
     sealer = Sealer(connection.dialect.name, chain, head)

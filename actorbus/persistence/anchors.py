@@ -117,8 +117,13 @@ def anchor_acts(database: Database, tenant: str, proof: Proof, now: float) -> No
         incarnation, head = found
         chain = Sealer(database.dialect, incarnation, head)
         telemetry = Telemetry()
-        failed: list[Event] = []
-        telemetry.listen(failed.append)
+        failed: list[str] = []
+
+        def note(event: Event) -> None:
+            if isinstance(event, AnchorFailed):
+                failed.append(event.error)
+
+        telemetry.listen(note)
         Anchoring(
             chain, incarnation.tenant, proof.anchors, signer=proof.signer, telemetry=telemetry
         ).write(now)
@@ -159,7 +164,8 @@ def make_keys(private: Path, public: Path) -> None:
         with public.open("xb") as file:
             file.write(shown)
     except OSError as error:
-        raise AuditUnavailable(f"{error.filename}: {error.strerror}") from None
+        better = ": name another file" if isinstance(error, FileExistsError) else ""
+        raise AuditUnavailable(f"{error.filename}: {error.strerror}{better}") from None
 
 
 class AnchorFile:

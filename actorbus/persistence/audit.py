@@ -458,8 +458,10 @@ class Audit:
         return holds(self._chained(), self.tenant)
 
     def _act(self, do: Callable[..., T], what: object, actor: str, reason: str) -> T:
+        from actorbus.persistence.acts import check_words
         from actorbus.persistence.anchors import anchor_acts
 
+        check_words(actor, reason)
         self._written()
         with self._database().reading():
             pass  # what changes history brings its schema up to date, and must not make one

@@ -56,6 +56,10 @@ _POSTGRESQL: Final[Mapping[str, int]] = {
 """No call hangs on a host that is gone: seconds, and milliseconds. What the URL says goes first."""
 _HASTY: Final = {**_POSTGRESQL, "connect_timeout": 2}
 """For who comes back every few seconds; 2 s is the least there is."""
+_SQLITE_OPTIONS: Final = frozenset(
+    {"cached_statements", "check_same_thread", "detect_types", "isolation_level", "timeout"}
+)
+"""What the driver takes after the question mark; it ignores all else with a warning."""
 _BESIDE: Final = ("-wal", "-shm", "-journal")
 """Ends of the names of files that SQLite keeps beside a database."""
 _SQLITE_WRITER: Final = (
@@ -324,6 +328,11 @@ def _parsed(url: str) -> URL:
         raise AuditUnavailable(
             f"an SQLite URL has three slashes and a path, or four for an absolute one;"
             f" use {_EXAMPLES}"
+        )
+    if parsed.get_backend_name() == "sqlite" and (unknown := set(parsed.query) - _SQLITE_OPTIONS):
+        raise AuditUnavailable(
+            f"an SQLite URL has no option {min(unknown)[:32]!r}:"
+            f" use {_shown(parsed)}, with ?timeout=SECONDS at most"
         )
     return parsed.set(drivername=driver)
 

@@ -48,7 +48,7 @@ class Limits:
     """How much history is kept; None sets no limit.
 
     Raises:
-        InvalidQuery: a limit below zero, or none at all.
+        InvalidQuery: a limit that is no number from 0, or none at all.
     """
 
     age: float | None = None
@@ -61,8 +61,9 @@ class Limits:
         given = [limit for limit in (self.age, self.messages, self.size) if limit is not None]
         if not given:
             raise InvalidQuery("retention needs a limit: an age, a number of messages or a size")
-        if min(given) < 0:
-            raise InvalidQuery("a limit of retention cannot be below zero")
+        for limit in given:
+            if not limit >= 0:
+                raise InvalidQuery(f"a limit of retention is {limit}: it must be a number from 0")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ("postgresql+asyncpg://host/db", r"postgresql\+psycopg"),
         ("sqlite://history.db", "three slashes"),
         ("sqlite:///file:history.db?uri=true", "three slashes"),
+        ("sqlite:///history.db?mode=ro", r"no option 'mode'.*use sqlite:///history\.db, "),
         ("postgresql://user:secret@host:port/db", "no URL of a database"),
         ("postgresql+psycopg://u:secret@[::1/db", "no URL of a database"),
         ("http://user:secret@host/db", "'http'"),

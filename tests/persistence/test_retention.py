@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actorbus.errors import HistoryHeld, HistoryKept, UnknownRecord
+from actorbus.errors import HistoryHeld, HistoryKept, InvalidQuery, UnknownRecord
 from actorbus.message import IdSource, format_id
 from actorbus.persistence import verify as verification
 from actorbus.persistence.acts import Kind
@@ -142,6 +143,12 @@ def test_a_held_conversation_stays_within_its_chain(history: Any) -> None:
     assert left(history) == [2, 3, 4, 5]
     assert (deleted.rows, deleted.held) == (4, True)
     assert verified(history).findings == ()
+
+
+@pytest.mark.parametrize("limit", [-1, math.nan])
+def test_a_limit_is_a_number_from_0(limit: float) -> None:
+    with pytest.raises(InvalidQuery, match=f"is {limit}: it must be a number from 0"):
+        Limits(age=limit)
 
 
 def test_a_hold_on_a_message_is_one_on_its_conversation(history: Any) -> None:

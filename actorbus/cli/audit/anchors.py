@@ -18,6 +18,7 @@ from actorbus.cli.audit.common import (
     print_rows,
 )
 from actorbus.cli.audit.proof import Anchors, proven
+from actorbus.cli.terminal import fail
 
 
 @command
@@ -35,6 +36,8 @@ def anchors(
     from actorbus.persistence.anchors import make_keys
 
     if new_key is not None:
+        if not new_key.name:
+            fail(f"--new-key {new_key} is no file: name one, such as key.pem", 2)
         public = new_key.with_name(f"{new_key.name}.pub")
         make_keys(new_key, public)
         if as_json:

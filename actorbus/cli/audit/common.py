@@ -74,14 +74,22 @@ History = Annotated[Audit, From(_history)]
 def say_nothing_found(history: Audit) -> None:
     """An answer without messages; a tenant or project that is not there is named."""
     try:
-        known = [one.name for one in history.projects(limit=MOST)]
-        if history.project not in known:
-            raise UnknownRecord("project", history.project, f"tenant {history.tenant!r}", known)
+        check_project(history)
     except UnknownRecord as error:
         sentence = str(error)
     else:
         sentence = "Nothing matches."
     console(stderr=True).print(inert(sentence), style="dim")
+
+
+def check_project(history: Audit) -> None:
+    """
+    Raises:
+        UnknownRecord: there is no such tenant, or no such project of it.
+    """
+    known = [one.name for one in history.projects(limit=MOST)]
+    if history.project not in known:
+        raise UnknownRecord("project", history.project, f"tenant {history.tenant!r}", known)
 
 
 def moment(option: str, value: str | None) -> datetime | None:

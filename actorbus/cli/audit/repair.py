@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from actorbus.cli.audit.command import command
-from actorbus.cli.audit.common import AsJson, History, console, inert, moment, print_json, table
+from actorbus.cli.audit.common import (
+    AsJson,
+    History,
+    check_project,
+    console,
+    inert,
+    moment,
+    print_json,
+    table,
+)
 from actorbus.cli.terminal import fail
 from actorbus.message import format_id
 
@@ -48,6 +57,8 @@ def repair(
     if send and load is None:
         fail("--send needs --load PATH: the agents that are to handle it", 2)
     found = _found(history, moment("--since", since), grace, load, send=send)
+    if not found:
+        check_project(history)
     if as_json:
         print_json([_plain(one) for one in found])
     else:

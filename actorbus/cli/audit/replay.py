@@ -5,6 +5,7 @@ Exit codes: 0 all went as recorded, 3 it diverged; else as for ``actorbus audit`
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -12,6 +13,7 @@ import typer
 
 from actorbus.cli.audit.command import command
 from actorbus.cli.audit.common import AsJson, History, console, inert, print_json
+from actorbus.cli.terminal import fail
 from actorbus.persistence.drawing.wording import counted
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ def replay(
     """
     from actorbus.replay import Replay
 
+    if speed is not None and not 0 < speed < math.inf:
+        fail(f"--speed is {speed}: it must be a number above 0, such as 1 or 10", 2)
     made = Replay(history, id, load=load, speed=speed, seed=seed)
     outcome = _run(made, step=step, shown=not as_json)
     for broken in outcome.broken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from actorbus.cli.audit.command import command
 from actorbus.cli.audit.common import AsJson, console, print_json
 from actorbus.cli.audit.proof import Changed, Who, Why, whoever
+from actorbus.cli.terminal import fail
 from actorbus.persistence.drawing.wording import counted
 
 _DAY = 86_400.0
@@ -29,6 +31,9 @@ def retain(
     """Delete the oldest history. What stays still verifies; what is on hold stays."""
     from actorbus.persistence.retention import Limits
 
+    for option, given in (("--days", days), ("--mib", mib)):
+        if given is not None and not math.isfinite(given):
+            fail(f"{option} is {given}: it must be a number from 0", 2)
     limits = Limits(
         age=None if days is None else days * _DAY,
         messages=messages,

@@ -19,6 +19,7 @@ from actorbus.persistence.audit import Audit
 if TYPE_CHECKING:
     from pathlib import Path
 
+HOLD = ("hold", "tenant", "--why", "lawsuit", "--by", "ada")
 NO_ID = "01990000-0000-7000-8000-000000000000"
 
 
@@ -129,10 +130,22 @@ def test_a_hold_that_keeps_nothing_yet_says_so(path: Path) -> None:
     assert (plain.stdout, plain.stderr) == ("Held.\n", "")
 
 
+def test_what_is_done_and_could_not_be_anchored_is_said_in_words(
+    path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+
+    held = run(*HOLD, "--anchors", str(tmp_path / "folder"))
+
+    assert held.exit_code == 1
+    assert "it is done, and could not be anchored: [Errno 21] Is a directory" in held.stderr
+    assert run(*HOLD).stdout == "It is held already.\n"
+
+
 def test_anchors_do_not_go_into_the_database(path: Path) -> None:
     before = path.read_bytes()
 
-    held = run("hold", "tenant", "--why", "lawsuit", "--by", "ada", "--anchors", str(path))
+    held = run(*HOLD, "--anchors", str(path))
     verified = run("verify", "--anchors", str(path))
 
     for result in (held, verified):
@@ -164,6 +177,12 @@ def test_what_retention_leaves_is_sound(path: Path) -> None:
     [
         ("retain", "--why", "policy", "--by", "ada"),
         ("retain", "--messages", "-1", "--why", "policy", "--by", "ada"),
+        ("retain", "--mib", "nan", "--why", "policy", "--by", "ada"),
+        ("retain", "--mib", "inf", "--why", "policy", "--by", "ada"),
+        ("retain", "--days", "nan", "--why", "policy", "--by", "ada"),
+        ("retain", "--messages", "1000", "--why", " ", "--by", "ada"),
+        ("retain", "--messages", "1000", "--why", "policy", "--by", ""),
+        ("anchors", "--new-key", ""),
         ("hold", "everything", "--why", "lawsuit", "--by", "ada"),
         ("hold", "tenant", "--by", "ada"),
         ("hold", "tenant", "--why", " ", "--by", "ada"),
@@ -171,7 +190,10 @@ def test_what_retention_leaves_is_sound(path: Path) -> None:
     ],
 )
 def test_what_cannot_be_meant_ends_with_2(path: Path, arguments: tuple[str, ...]) -> None:
-    assert run(*arguments).exit_code == 2
+    result = run(*arguments)
+
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
 
 
 def test_what_was_changed_is_said_to_programs_too(path: Path, some_id: str) -> None:

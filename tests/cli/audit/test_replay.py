@@ -118,7 +118,8 @@ def test_step_waits_for_enter_and_goes_on_at_the_end_of_input(
     ("arguments", "code", "says"),
     [
         (["--load", "nowhere"], 2, "nowhere"),
-        (["--load", "upper", "--speed", "0"], 1, "speed is 0"),
+        (["--load", "upper", "--speed", "0"], 2, "speed is 0"),
+        (["--load", "upper", "--speed", "nan"], 2, "speed is nan"),
         ([], 2, "--load"),
     ],
 )
@@ -217,3 +218,15 @@ def test_sending_needs_agents(run: Run, lost_id: str) -> None:
 def test_where_nothing_was_lost_it_says_so(run: Run, conversation: str) -> None:
     assert conversation
     assert run("repair").stdout == "nothing was lost\n"
+
+
+@pytest.mark.parametrize("option", ["--tenant", "--project"])
+def test_nothing_is_not_said_to_be_lost_of_what_is_not_there(
+    run: Run, conversation: str, option: str
+) -> None:
+    ran = run("repair", option, "defualt")
+
+    assert conversation
+    assert ran.exit_code == 1
+    assert f"no {option[2:]} 'defualt'" in ran.output
+    assert "nothing was lost" not in ran.output
