@@ -34,6 +34,7 @@ from actorbus.redis_client import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from actorbus.bus.transports.redis.log import (
         Along,
@@ -99,6 +100,7 @@ class Consumer:
         due: called when a message is put off until sooner than those before it.
         hints: called with what comes with rings for this node that begin with those three bytes,
             on the thread that hears.
+        together: entered while messages are handed to many agents.
         broke: called when the server cannot be heard any more, and each time that it still cannot.
     """
 
@@ -114,6 +116,7 @@ class Consumer:
         unowned: Callable[[], object] = lambda: None,
         due: Callable[[], object] = lambda: None,
         hints: Mapping[bytes, Callable[[bytes], object]] = MappingProxyType({}),
+        together: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
         broke: Callable[[], object] = lambda: None,
         bells: bool = True,
     ) -> None:
@@ -124,6 +127,7 @@ class Consumer:
         self._unowned = unowned
         self._due_sooner = due
         self._hints = hints
+        self._together = together
         self._handing = threading.Lock()
         """Held while messages are chosen and handed to agents, which two threads do; before
         ``_changed``."""
@@ -351,7 +355,7 @@ class Consumer:
         brought, self._brought = self._brought, _NOTHING
         if not brought.at:
             return
-        with self._handing:
+        with self._handing, self._together():
             self._acknowledged(brought.due, brought.freed)
             for fetch, one in zip(brought.wanted, brought.found, strict=True):
                 self._fetched(fetch, one, brought.at)
