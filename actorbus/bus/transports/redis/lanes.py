@@ -79,11 +79,14 @@ would look at each of a hundred thousand parcels again and again."""
 
 
 class _Kept:
-    """Messages that were accepted together, the first under number ``first``."""
+    """Messages of a lane that were accepted together, the first under number ``first``."""
 
-    __slots__ = ("accepted_at", "first", "parcels")
+    __slots__ = ("accepted_at", "first", "lane", "parcels")
 
-    def __init__(self, first: int, parcels: Iterable[Parcel], accepted_at: float) -> None:
+    def __init__(
+        self, lane: _Lane, first: int, parcels: Iterable[Parcel], accepted_at: float
+    ) -> None:
+        self.lane = lane
         self.first = first
         self.parcels: deque[_Bare] = deque([one[1:7] for one in parcels])
         self.accepted_at = accepted_at
@@ -149,6 +152,8 @@ class Lanes:
         self._horizon = horizon
         self._window = window
         self._window_bytes = window_bytes
+        self._kept: deque[_Kept] = deque()
+        """What is in the windows of all lanes, the oldest first; some of it is empty by now."""
         self._kept_bytes = 0
         self._lanes: dict[str, _Lane] = {}
         self._busy: deque[_Lane] = deque()
@@ -208,6 +213,7 @@ class Lanes:
             self._settle(lane, answer, now, news)
         self._batch = []
         self._busy = deque(lane for lane in self._busy if lane.waiting)
+        self._forget_old(now)
         self._sweep(now, _LOOKED_AT + 2 * len(answers))
         return news
 
@@ -221,6 +227,7 @@ class Lanes:
         self._lanes.clear()
         self._busy.clear()
         self._unlooked.clear()
+        self._kept.clear()
         self._batch = []
         self.waiting = 0
         return left
@@ -231,7 +238,8 @@ class Lanes:
             news.append(Accepted(self._accept(lane, answer.taken, now)))
         if answer.refused is not None:
             self._refused(lane, answer.refused, now, news)
-        self._forget_old(lane, now)
+        while lane.kept > self._window:
+            self._forget(lane, 1)
 
     def _refused(self, lane: _Lane, why: Sent, now: float, news: list[News]) -> None:
         match why.taken:
@@ -267,7 +275,9 @@ class Lanes:
         take = lane.waiting.popleft
         parcels = [take() for _ in range(count)]
         self.waiting -= count
-        lane.window.append(_Kept(lane.accepted + 1, parcels, now))
+        kept = _Kept(lane, lane.accepted + 1, parcels, now)
+        lane.window.append(kept)
+        self._kept.append(kept)
         lane.kept += count
         self._kept_bytes += sum([len(one.blob) for one in parcels])
         lane.accepted += count
@@ -313,12 +323,19 @@ class Lanes:
         again.reverse()
         return again
 
-    def _forget_old(self, lane: _Lane, now: float) -> None:
-        window = lane.window
-        while window and now - window[0].accepted_at > self._horizon:
-            self._forget(lane, len(window[0].parcels))
-        while window and (lane.kept > self._window or self._kept_bytes > self._window_bytes):
-            self._forget(lane, 1)
+    def _forget_old(self, now: float) -> None:
+        """Of all lanes, what is too old or too much: the oldest first, whosever it is."""
+        kept = self._kept
+        while kept:
+            oldest = kept[0]
+            if not oldest.parcels:
+                kept.popleft()
+            elif now - oldest.accepted_at > self._horizon:
+                self._forget(oldest.lane, len(oldest.parcels))
+            elif self._kept_bytes > self._window_bytes:
+                self._forget(oldest.lane, 1)
+            else:
+                return
 
     def _sweep(self, now: float, most: int) -> None:
         """Forget those to whom nothing was sent for long: who sends to many would keep them all.
@@ -331,7 +348,6 @@ class Lanes:
         if not self._unlooked:
             return
         for lane in self._unlooked[-most:]:
-            self._forget_old(lane, now)
             is_idle = not (lane.waiting or lane.window)
             if is_idle and now - lane.accepted_at > _REMEMBERED:
                 self._first = max(self._first, lane.accepted + 1)

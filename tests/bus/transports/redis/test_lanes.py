@@ -430,3 +430,63 @@ def test_what_is_kept_to_be_sent_again_is_bounded_in_bytes_over_all_lanes() -> N
 
     assert news == [Hole("a", 2)]
     assert accept(lanes) == [(3, "cccc"), (4, "dddd"), (5, "next")]
+
+
+def test_where_that_is_too_much_the_oldest_goes_whosever_it_is() -> None:
+    lanes = Lanes(window_bytes=10)
+    lanes.add(parcel("12345678", "old"))
+    accept(lanes, 0.0)
+    lanes.add(parcel("1234", "new"))
+    accept(lanes, 1.0)
+
+    lanes.add(parcel("123456", "old"))
+    accept(lanes, 2.0)
+    lanes.add(parcel("?", "new"))
+    lanes.next_batch(2.0, 1_000)
+    lanes.answered([refused(Taken.GAP, 0)], 2.0)
+
+    assert accept(lanes, 2.0) == [(1, "1234"), (2, "?")]
+
+
+def test_what_is_too_old_takes_no_room_from_others() -> None:
+    lanes = Lanes(window_bytes=10, horizon=10.0)
+    lanes.add(parcel("12345678", "old"))
+    accept(lanes, 0.0)
+    lanes.add(parcel("x", "new"))
+
+    accept(lanes, 10.1)
+
+    assert lanes._kept_bytes == 1
+
+
+@given(
+    sends=st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(1, 9), st.floats(0, 4)), max_size=60
+    ),
+    window=st.integers(1, 5),
+)
+def test_what_is_kept_is_the_newest_of_all_within_every_bound(
+    sends: list[tuple[str, int, float]], window: int
+) -> None:
+    lanes = Lanes(horizon=10.0, window=window, window_bytes=30)
+    accepted: list[tuple[str, int, float]] = []
+    now = 0.0
+
+    for agent, size, later in sends:
+        now += later
+        lanes.add(parcel("x" * size, agent))
+        accept(lanes, now)
+        accepted.append((agent, size, now))
+
+    found = [
+        (kept.lane.agent, len(one[2]), kept.accepted_at)
+        for kept in lanes._kept
+        for one in kept.parcels
+    ]
+    assert sum(size for _, size, _ in found) == lanes._kept_bytes <= 30
+    assert all(now - at <= 10.0 for _, _, at in found)
+    for agent in "abc":
+        mine = [one for one in accepted if one[0] == agent]
+        kept = [one for one in found if one[0] == agent]
+        assert len(kept) <= window
+        assert kept == mine[len(mine) - len(kept) :]
