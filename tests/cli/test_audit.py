@@ -152,6 +152,25 @@ def test_one_message_is_shown_in_full(ids: list[str]) -> None:
     assert f"causation_id    {ids[0]}" in result.stdout
 
 
+def test_a_traceback_is_shown_in_its_lines_and_once(tmp_path: Path) -> None:
+    def broken(text: str) -> None:
+        raise ValueError(f"cannot {text}\x1b[2J")
+
+    with Node(audit="sqlite:///history.db") as node:
+        node.spawn(broken, name="broken").tell("parse")
+        node.drain(10)
+        [failed] = node.audit.messages(recipient="broken")
+
+    shown = _audit("show", format_id(failed.id)).stdout
+    lines = shown.splitlines()
+
+    assert "error           ValueError: cannot parse\\x1b[2J" in lines
+    assert lines[lines.index("error") + 1] == "Traceback (most recent call last):"
+    assert lines[-1] == "ValueError: cannot parse\\x1b[2J"
+    assert shown.count("Traceback") == 1
+    assert all(line == line.rstrip() for line in lines)
+
+
 def test_a_conversation_is_drawn_from_any_of_its_messages(ids: list[str]) -> None:
     result = _audit("conversation", ids[1])
 
