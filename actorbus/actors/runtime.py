@@ -382,8 +382,7 @@ class Runtime:
         """Whether the agent is, here or as far as the registry knows."""
         if owner is not None:
             return owner.parked
-        info = self.registry.get(name)
-        return info is not None and info.status is AgentStatus.PARKED
+        return self.registry.standing(name) is AgentStatus.PARKED
 
     def record_ask(self, recorder: Recorder, entry: PlainEntry, reply: Reply[Any]) -> bool:
         """Keep the record of a request; False if that failed, and its reply with it."""

@@ -70,6 +70,7 @@ def world() -> World:
 def status_of(registry: Registry, name: str) -> AgentStatus:
     info = registry.get(name)
     assert info is not None
+    assert registry.standing(name) is info.status
     return info.status
 
 
@@ -102,6 +103,7 @@ def test_an_agent_is_shown_as_it_stands_when_it_is_looked_up(world: World) -> No
 
 def test_an_unknown_agent_is_none(world: World) -> None:
     assert world.node("a").get("counter") is None
+    assert world.node("a").standing("counter") is None
 
 
 def test_an_unregistered_agent_is_unknown_and_may_be_unregistered_again(world: World) -> None:
