@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from actorbus.actors.cell import Cell
-from actorbus.actors.dispatchers.pool import PoolDispatcher
 from actorbus.errors import Undecodable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from actorbus.actors.agent import Agent
     from actorbus.actors.runtime import Runtime
@@ -94,11 +91,6 @@ class Crew:
         self._runtime.spawn(
             self._classes[agent_type], tuple(args), kwargs, name=name, failover=True
         )
-
-    def waking_once(self) -> AbstractContextManager[None]:
-        """Within it, agents that get messages from this thread are woken together, at its end."""
-        pool = self._runtime.dispatchers.get("pool")
-        return pool.held() if isinstance(pool, PoolDispatcher) else nullcontext()
 
     def _pack(self, cls: type[Agent], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         return self._packs.encode_payload([cls.agent_type, list(args), kwargs])

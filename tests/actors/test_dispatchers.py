@@ -21,7 +21,6 @@ from actorbus import (
     handles,
 )
 from actorbus.actors.dispatchers.loop import LoopDispatcher
-from actorbus.actors.dispatchers.pool import PoolDispatcher
 from actorbus.telemetry import Event, PoolResized, SlowHandler
 
 DEADLINE = 10.0
@@ -208,35 +207,6 @@ class TestPool:
 
         assert sorted(seen) == sorted([*range(200)] * 4)
         assert len(node.dead_letters) == 0
-
-    def test_who_gets_messages_from_a_thread_that_holds_the_pool_is_woken_at_the_end(self) -> None:
-        with Node(settings=Settings(pool_core=1)) as node:
-            pool = node._runtime.dispatchers["pool"]
-            assert isinstance(pool, PoolDispatcher)
-            few, crowd = [node.spawn(Waiter) for _ in range(3)], Crowd(3)
-            node.drain(DEADLINE)
-            while not pool._asleep:
-                threading.Event().wait(0.001)
-
-            with pool.held():
-                for one in few:
-                    one.tell(crowd)
-                waited = len(pool.queued)
-            crowd.meet()
-
-            assert waited == 3
-
-    def test_a_thread_that_holds_the_pool_holds_up_no_other(self) -> None:
-        with Node(settings=Settings(pool_core=1)) as node:
-            pool = node._runtime.dispatchers["pool"]
-            assert isinstance(pool, PoolDispatcher)
-            waiter, crowd = node.spawn(Waiter), Crowd(1)
-
-            with pool.held():
-                threading.Thread(target=waiter.tell, args=(crowd,)).start()
-                crowd.meet()
-
-            assert crowd.entered.is_set()
 
     def test_a_handler_that_takes_long_is_reported(self) -> None:
         told = threading.Event()

@@ -20,7 +20,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +28,7 @@ from actorbus.errors import PoolExhausted
 from actorbus.telemetry import PoolResized, SlowHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sized
+    from collections.abc import Callable, Sized
 
     from actorbus.actors.cell import Cell
     from actorbus.settings import Settings
@@ -70,8 +69,6 @@ class PoolDispatcher:
         self._ring: Callable[[], object]
         self._asleep = False
         """Whether the leader sleeps at its doorbell, and nobody has rung yet."""
-        self._holder: int | None = None
-        """The thread that wakes nobody for now."""
         self._idle: list[_Worker] = []
         self._monitor: threading.Thread | None = None
         self._work_begun = threading.Event()
@@ -93,24 +90,7 @@ class PoolDispatcher:
             )
             self._monitor.start()
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Within it, its thread wakes nobody, and then once. For one thread at a time.
-
-        Who is woken takes the interpreter at once: a thread that brings messages to many agents
-        would lose it after the first of each.
-        """
-        self._holder = threading.get_ident()
-        try:
-            yield
-        finally:
-            self._holder = None
-            if self._ready:
-                self._nudge()
-
     def _nudge(self) -> None:
-        if self._holder is not None and self._holder == threading.get_ident():
-            return
         if self._asleep:
             # As in Mailbox._enqueue_owner: between these two Python must not look for signals.
             self._asleep = False

@@ -11,7 +11,6 @@ import os
 import threading
 import time
 from collections import Counter, defaultdict
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -477,9 +476,6 @@ class Movable:
 
     def make(self, name: str, spec: bytes) -> None:
         raise NotImplementedError
-
-    def waking_once(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 class RedisAgainstModel(TransportAgainstModel):

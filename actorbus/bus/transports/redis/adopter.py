@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from actorbus.bus.transports.redis.errands import Errands
@@ -12,7 +11,6 @@ from actorbus.errors import BusClosed, NameTaken, TransportUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from actorbus.bus.mailbox import Inbox
     from actorbus.bus.transports.redis.log import InboxLog, Known, Ownership, Terms
@@ -40,9 +38,6 @@ class Crew(Protocol):
     def make(self, name: str, spec: bytes) -> None:
         """Run it here: its inbox will be attached."""
 
-    def waking_once(self) -> AbstractContextManager[None]:
-        """Within it, agents that get messages from this thread are woken together, at its end."""
-
 
 class NoCrew:
     def spec(self, inbox: Inbox) -> bytes:
@@ -53,9 +48,6 @@ class NoCrew:
 
     def make(self, name: str, spec: bytes) -> None:
         raise NotImplementedError
-
-    def waking_once(self) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 class Resumed(NamedTuple):

@@ -34,7 +34,6 @@ from actorbus.redis_client import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from actorbus.bus.transports.redis.log import (
         Along,
@@ -100,7 +99,6 @@ class Consumer:
         due: called when a message is put off until sooner than those before it.
         hints: called with what comes with rings for this node that begin with those three bytes,
             on the thread that hears.
-        together: entered while messages are handed to many agents.
         broke: called when the server cannot be heard any more, and each time that it still cannot.
     """
 
@@ -116,7 +114,6 @@ class Consumer:
         unowned: Callable[[], object] = lambda: None,
         due: Callable[[], object] = lambda: None,
         hints: Mapping[bytes, Callable[[bytes], object]] = MappingProxyType({}),
-        together: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
         broke: Callable[[], object] = lambda: None,
         bells: bool = True,
     ) -> None:
@@ -127,7 +124,6 @@ class Consumer:
         self._unowned = unowned
         self._due_sooner = due
         self._hints = hints
-        self._together = together
         self._handing = threading.Lock()
         """Held while messages are chosen and handed to agents, which two threads do; before
         ``_changed``."""
@@ -355,7 +351,7 @@ class Consumer:
         brought, self._brought = self._brought, _NOTHING
         if not brought.at:
             return
-        with self._handing, self._together():
+        with self._handing:
             self._acknowledged(brought.due, brought.freed)
             for fetch, one in zip(brought.wanted, brought.found, strict=True):
                 self._fetched(fetch, one, brought.at)

@@ -231,7 +231,6 @@ class RedisTransport:
             unowned=keeper.hurry,
             due=keeper.hurry,
             hints={AHEAD: self._heard, HEARD: self._sender.thanked},
-            together=self.crew.waking_once,
             broke=self._lost_contact,
         )
         self._burials = Burials(
