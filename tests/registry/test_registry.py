@@ -102,8 +102,10 @@ def test_an_agent_is_shown_as_it_stands_when_it_is_looked_up(world: World) -> No
 
 
 def test_an_unknown_agent_is_none(world: World) -> None:
-    assert world.node("a").get("counter") is None
-    assert world.node("a").standing("counter") is None
+    registry = world.node("a")
+
+    assert registry.get("counter") is None
+    assert registry.standing("counter") is None
 
 
 def test_an_unregistered_agent_is_unknown_and_may_be_unregistered_again(world: World) -> None:
