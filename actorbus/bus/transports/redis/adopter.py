@@ -135,7 +135,16 @@ class Adopter:
 
     def make(self, ownerships: list[Ownership]) -> None:
         """Make agents that are ours now. Those that cannot be made are left to others."""
-        names = [one.agent for one in ownerships]
+        try:
+            self._make(ownerships)
+        except TransportUnavailable:
+            raise  # it is tried again
+        except Exception as error:  # noqa: BLE001 - or these would be ours for ever, and run nowhere
+            self._trouble.report(error)
+            self._leave_unmade([(one, _RETRY_MAKING) for one in ownerships])
+        self._adopted.difference_update(one.agent for one in ownerships)
+
+    def _make(self, ownerships: list[Ownership]) -> None:
         ownerships = [one for one in ownerships if one.agent not in self._stays.here]
         known = self._log.known([one.agent for one in ownerships])
         self._resume(ownerships, known)
@@ -145,7 +154,6 @@ class Adopter:
                 unmade.append((ownership, pause))
         self._topics.begin([one.agent for one in ownerships])
         self._leave_unmade(unmade)
-        self._adopted.difference_update(names)
 
     def _make_one(self, name: str, found: Known | None) -> float | None:
         """Seconds for which it is left to others; None: it runs here."""
