@@ -114,6 +114,14 @@ class Adopter:
             if found is not None and found.spec and crew.can_make(name, found.spec)
         ]
 
+    def strays(self, names: list[str]) -> list[str]:
+        """Which of these agents, this node's by what the server says, nobody here knows of."""
+        return [
+            name
+            for name in names
+            if not is_notes(name) and not self._stays.is_known(name) and name not in self._adopted
+        ]
+
     def adopt(self, ownership: Ownership) -> None:
         """Make an agent that became this node's."""
         if ownership.before:

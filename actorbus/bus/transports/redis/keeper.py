@@ -37,6 +37,7 @@ class Keeper:
     Args:
         ttl: seconds without a beat after which a node is dead.
         wants: which of these agents this node would run, and does not run or make already.
+        strays: which of these agents, this node's by what the server says, nobody here knows of.
         died: called with each node that is dead and still owns agents, again and again.
         adopt: called with each agent that became this node's. It must be quick.
         is_busy: whether so many were adopted that others should have the next ones.
@@ -51,6 +52,7 @@ class Keeper:
         *,
         ttl: float = 10.0,
         wants: Callable[[list[str]], list[str]] = lambda _: [],
+        strays: Callable[[list[str]], list[str]] = lambda _: [],
         adopt: Callable[[Ownership], object] = lambda _: None,
         is_busy: Callable[[], bool] = lambda: False,
         died: Callable[[str], object] = lambda _: None,
@@ -61,6 +63,7 @@ class Keeper:
         self._node = node
         self._ttl = ttl
         self._wants = wants
+        self._strays = strays
         self._adopt = adopt
         self._is_busy = is_busy
         self._died = died
@@ -70,6 +73,8 @@ class Keeper:
         """What dead nodes left."""
         self._doubtful: list[str] = []
         """Agents that may have become ours by a call whose answer was lost."""
+        self._strayed: set[str] = set()
+        """Those that had strayed when that was last looked at."""
         self._over = threading.Event()
         self._hurried = threading.Event()
         self._beaten = time.monotonic()
@@ -104,6 +109,17 @@ class Keeper:
             self._adopt(ownership)
         return len(claimed)
 
+    def look_for_strays(self) -> None:
+        """Run agents that the server says are this node's, and that have not been here for long.
+
+        Nobody else will, as their owner lives. They came to that where Redis went away in the
+        middle of making one, or of giving it up.
+        """
+        strayed = set(self._strays(self._log.owned(self._node)))
+        found, self._strayed = strayed & self._strayed, strayed
+        if found:
+            self.claim(found)
+
     def hurry(self) -> None:
         """Somebody may wait for an owner: look soon."""
         self._hurried.set()
@@ -122,6 +138,7 @@ class Keeper:
 
     def _run(self) -> None:
         next_beat = next_tick = next_claim = 0.0
+        next_look = time.monotonic() + self._ttl
         while True:
             now = time.monotonic()
             try:
@@ -133,6 +150,9 @@ class Keeper:
                     next_claim = now + self._claim_some()
                 if now >= next_tick:
                     next_tick = now + self._tick()
+                if now >= next_look:
+                    next_look = now + self._ttl
+                    self.look_for_strays()
             except TransportUnavailable as error:
                 # The first thing to do once Redis is back.
                 next_beat = 0.0

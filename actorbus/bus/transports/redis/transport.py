@@ -217,6 +217,7 @@ class RedisTransport:
             node,
             ttl=self._ttl,
             wants=adopter.wants,
+            strays=adopter.strays,
             adopt=adopter.adopt,
             is_busy=adopter.is_busy,
             died=orphans.died,

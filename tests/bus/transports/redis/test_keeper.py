@@ -104,6 +104,32 @@ def test_who_is_busy_leaves_agents_to_others(
     assert busy.adopted == {}
 
 
+def test_an_agent_that_is_ours_and_not_here_for_two_looks_is_adopted(log: InboxLog) -> None:
+    here = {"runs"}
+    survivor = Survivor(log, strays=lambda names: [one for one in names if one not in here])
+    for name in ("runs", "strayed"):
+        log.acquire(name, survivor.node, ttl=TTL, terms=Terms(10, spec=b"how"))
+
+    survivor.keeper.look_for_strays()
+    first = list(survivor.adopted)
+    survivor.keeper.look_for_strays()
+
+    assert first == []
+    assert list(survivor.adopted) == ["strayed"]
+
+
+def test_one_that_was_on_its_way_when_it_was_looked_for_is_left_alone(log: InboxLog) -> None:
+    here: set[str] = set()
+    survivor = Survivor(log, strays=lambda names: [one for one in names if one not in here])
+    log.acquire("coming", survivor.node, ttl=TTL, terms=Terms(10, spec=b"how"))
+
+    survivor.keeper.look_for_strays()
+    here.add("coming")
+    survivor.keeper.look_for_strays()
+
+    assert survivor.adopted == {}
+
+
 def test_an_agent_that_became_ours_by_a_call_whose_answer_was_lost_is_adopted(
     log: InboxLog, survive: Callable[..., Survivor], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1653,6 +1653,25 @@ class _Shared(Agent):
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
+class TestStrays:
+    def test_an_agent_that_a_node_owns_and_does_not_have_runs_there_soon(
+        self, anywhere: Deployment, traveller: type[Traveller]
+    ) -> None:
+        quick = {"beat": 0.1, "suspect_after": 0.3, "dead_after": 0.5}
+        here, there = anywhere.start("here", **quick), anywhere.start("there", **quick)
+        there.spawn(traveller, "hello", name="traveller")
+        transport: Any = there.bus.transport
+        stay = transport._stays.here["traveller"]
+        lost: InboxLog = transport.log
+        there.ref("traveller").stop()
+        until(lambda: not transport._stays.is_known("traveller"))
+
+        lost.acquire("traveller", transport.node, ttl=0.5, terms=stay.terms)
+
+        until(lambda: "traveller" in there._runtime.cells)
+        assert "traveller" not in here._runtime.cells
+
+
 class TestSharing:
     """Nodes that start together and load the same each run a share of it."""
 
