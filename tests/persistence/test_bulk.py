@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import StaticPool
@@ -148,6 +148,7 @@ _value = st.none() | st.integers(0, 9) | st.text("x'?%", max_size=3)
 
 
 @pytest.mark.parametrize("node", ["node-1", "it's; -- ?", "naïve\n", ""])
+@settings(deadline=None)
 @given(
     batches=st.lists(
         st.lists(st.tuples(_value, _value, _value, _value), max_size=20),
