@@ -207,8 +207,9 @@ def _of_outcome(outcome: Outcome, mask: Mask | None) -> tuple[Any, ...]:
 
 
 def _outcome(record: list[Any]) -> Outcome:
-    message_id, recipient, status, reason, error, attempt, started_at, ended_at = record
-    return (_id(message_id), recipient, status, reason, error, attempt, started_at, ended_at)
+    message_id, recipient, status, reason, error, attempt, started_at, ended_at, *rest = record
+    run = rest[0] if rest else None  # what was spilled before it was told has none
+    return (_id(message_id), recipient, status, reason, error, attempt, started_at, ended_at, run)
 
 
 def _packed(record: Any) -> bytes:

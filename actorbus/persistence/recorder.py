@@ -164,12 +164,13 @@ class Recorder:
                 message.attempt,
                 started_at,
                 ended_at,
+                message.run_id if message.recipient is None else None,
             )
         )
 
     def handled(self, message_id: MessageId, started_at: float, ended_at: float) -> None:
         """``ended`` for a plain entry that was handled at the first attempt."""
-        self._ended((message_id, None, _HANDLED, None, None, 1, started_at, ended_at))
+        self._ended((message_id, None, _HANDLED, None, None, 1, started_at, ended_at, None))
 
     def _ended(self, outcome: Outcome) -> None:
         ring = self._ring

@@ -82,6 +82,8 @@ _EVENT_COLUMNS: Final = (
 _MOST_KEYS: Final = 500
 _KEY, _PAYLOAD, _HEADERS, _MESSAGE_ERROR, _EVENT_ERROR = 1, 11, 12, 20, 7
 _RUN, _RECIPIENT, _CREATED = 4, 8, 16
+_HEARD_IN = 8
+"""Of an outcome, the run."""
 _ACCEPTED: Final = Status.ACCEPTED.value
 _TELL: Final = MessageKind.TELL.value
 _REQUEST: Final = MessageKind.REQUEST.value
@@ -93,12 +95,13 @@ Row: TypeAlias = "tuple[Any, ...]"
 """The values of a row's columns but for its place in the chain, as the driver takes them."""
 
 Outcome: TypeAlias = (
-    "tuple[MessageId, str | None, str, str | None, str | None, int, float | None, float]"
+    "tuple[MessageId, str | None, str, str | None, str | None, int, float | None, float,"
+    " str | None]"
 )
 """How a delivery ended: message's id, recipient where the message names none, status, reason,
-error, attempt, started_at, ended_at. Words and numbers only: one is made for every message, a
-hundred thousand may wait, and what holds nothing else is none of the garbage collector's
-business."""
+error, attempt, started_at, ended_at, and the run that such a recipient took part in. Words and
+numbers only: one is made for every message, a hundred thousand may wait, and what holds nothing
+else is none of the garbage collector's business."""
 
 
 def project_key(
@@ -175,9 +178,11 @@ class Rows:
         `escaped` makes harmless what some database refuses in text: NULs, broken Unicode.
         """
         of_messages = [self._of_message(*pair) for pair in messages]
-        of_events = [self._of_event(*happening) for happening in events]
+        happened = list(events)
+        of_events = [self._of_event(*happening) for happening in happened]
+        heard = [self._heard(outcome) for _, outcome in happened if outcome[_HEARD_IN]]
         if escaped:
-            of_messages, of_events = _inert(of_messages), _inert(of_events)
+            of_messages, of_events, heard = map(_inert, (of_messages, of_events, heard))
         if self._mask is not None:
             of_messages = _masked_messages(of_messages, self._mask)
             of_events = _masked_events(of_events, self._mask)
@@ -190,8 +195,10 @@ class Rows:
             self._careful = False
         # After them: what a database refuses in a name, it has refused by now.
         if self._runs is not None:
-            told = [(row[_RUN], row[_RECIPIENT], row[_CREATED]) for row in of_messages if row[_RUN]]
-            self._runs.write(connection, told)
+            told: list[Row] = [
+                (row[_RUN], row[_RECIPIENT], row[_CREATED]) for row in of_messages if row[_RUN]
+            ]
+            self._runs.write(connection, told + heard)
 
     def _make_statements(self) -> None:
         self._messages = self._insert(AgentMessage, _MESSAGE_COLUMNS)
@@ -300,7 +307,7 @@ class Rows:
         if outcome is None:
             status, reason, error, attempt, started, ended = self._not_ended(1)
         else:
-            _, _, status, reason, error, attempt, started_at, ended_at = outcome
+            _, _, status, reason, error, attempt, started_at, ended_at, _ = outcome
             started = None if started_at is None else to_instant(started_at)
             ended = to_instant(ended_at)
         return (
@@ -341,12 +348,18 @@ class Rows:
             *self._ending(outcome),
         )
 
+    def _heard(self, outcome: Outcome) -> Row:
+        """Who got a message that names no recipient, in which run, and when."""
+        _, recipient, _, _, _, _, started_at, ended_at, run = outcome
+        moment = self._instant(ended_at if started_at is None else started_at)
+        return _cut(run), recipient, moment
+
     @staticmethod
     def _not_ended(attempt: int) -> tuple[Any, ...]:
         return (_ACCEPTED, None, None, attempt, None, None)
 
     def _ending(self, outcome: Outcome) -> tuple[Any, ...]:
-        _, _, status, reason, error, attempt, started_at, ended_at = outcome
+        _, _, status, reason, error, attempt, started_at, ended_at, _ = outcome
         return (
             status,
             reason,

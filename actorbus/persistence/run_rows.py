@@ -1,7 +1,8 @@
 """The rows of runs, made from the messages that carry a run's name.
 
 Nobody need announce a run: the first of its messages to be written begins it, and the first to
-each agent that agent's part in it. How they end is for ``repositories.Runs`` to say.
+each agent that agent's part in it. Of a message to many it is the delivery that tells who.
+How they end is for ``repositories.Runs`` to say.
 
 Rows are written in the order of their names, so that no two writers wait for each other.
 """
@@ -33,8 +34,9 @@ _BATCH: Final = 500
 _MAX_NAME: Final = 128
 """Bytes, as ``check_name`` has it: what is longer names nothing, and no index has room for it."""
 
-Told: TypeAlias = "tuple[str, str | None, Any]"
-"""Of a message: its run, its recipient, and when it was sent, as the driver takes it."""
+Told: TypeAlias = "tuple[Any, ...]"
+"""Of a message: its run, its recipient, and when it was sent or, to one of many, handled, as the
+driver takes it."""
 _Part: TypeAlias = "tuple[str, str | None]"
 """A run, and an agent in it."""
 

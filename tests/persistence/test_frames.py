@@ -112,7 +112,7 @@ def test_no_body_raises_anything_but_unreadable(body: bytes) -> None:
 
 def test_a_message_comes_back_with_all_that_its_row_holds() -> None:
     message = a_message({"n": 1})
-    outcome = (message.id, None, "failed", "rejected", "no", 2, 1_001.0, 1_002.0)
+    outcome = (message.id, None, "failed", "rejected", "no", 2, 1_001.0, 1_002.0, "run-1")
 
     ((count, body),) = pack([(message, outcome)], [(message.id, outcome)])
     pairs, events = unpack(body)
@@ -125,6 +125,16 @@ def test_a_message_comes_back_with_all_that_its_row_holds() -> None:
     for field in (*Message.__slots__, "type", "headers"):
         if field not in ("payload", "answer_to", "_type"):
             assert getattr(found, field) == getattr(message, field), field
+
+
+def test_an_ending_that_was_spilled_before_it_told_its_run_is_read() -> None:
+    message = a_message({"n": 1})
+    older: Any = (message.id, "bob", "handled", None, None, 1, 1_001.0, 1_002.0)
+
+    ((_, body),) = pack([], [(message.id, older)])
+    _, events = unpack(body)
+
+    assert events == [(message.id, (*older, None))]
 
 
 @pytest.mark.parametrize("odd", [object(), 1 << 70, "half \ud800", b"\xff"])
@@ -144,7 +154,7 @@ def test_large_records_get_frames_of_their_own() -> None:
 
 def test_what_is_masked_is_masked_on_the_disk_too() -> None:
     message = a_message({"to": "ada@example.org"}, headers={"from": "ada@example.org"})
-    outcome = (message.id, None, "dead", None, "no ada@example.org", 1, None, 1.0)
+    outcome = (message.id, None, "dead", None, "no ada@example.org", 1, None, 1.0, None)
 
     ((_, body),) = pack([(message, outcome)], [(message.id, outcome)], mask=Mask())
 

@@ -6,7 +6,7 @@ import pytest
 
 from actorbus import Agent, Node, handles
 from actorbus.errors import UnknownRecord
-from actorbus.message import IdSource
+from actorbus.message import IdSource, MessageKind
 from actorbus.persistence.audit import Audit
 from actorbus.persistence.columns import instant_encoder
 from actorbus.persistence.database import Database
@@ -189,6 +189,38 @@ def test_a_run_of_a_node_is_in_its_history(url: str) -> None:
 
     assert runs == [("run-1", "running")]
     assert parts == {("first", "eu-1"), ("second", "eu-1")}
+
+
+def test_who_hears_what_is_sent_to_many_takes_part(url: str) -> None:
+    with Node(audit=url, name="eu-1") as node:
+        node.spawn(Relay, name="subscriber").subscribe("news")
+        node.spawn(Relay, name="listener")
+        with node.run("run-1"):
+            node.topic("news").publish("to one")
+        with node.run("run-2"):
+            node.broadcast("to all")
+        node.topic("news").publish("outside of any run")
+        node.drain(10)
+        parts = {
+            run.name: {(part.agent, part.node) for part in node.audit.agent_runs(run.name)}
+            for run in node.audit.runs()
+        }
+
+    subscriber, listener = ("subscriber", "eu-1"), ("listener", "eu-1")
+    assert parts == {"run-1": {subscriber}, "run-2": {subscriber, listener}}
+
+
+def test_who_heard_is_known_of_names_that_a_database_refuses(history: Any) -> None:
+    recorder = history.record()
+    event = history.message("e", kind=MessageKind.EVENT, recipient=None, topic="t", run_id="run-1")
+    recorder.sent(event)
+    recorder.flush(10)
+    history.end(recorder, event, recipient="b\0b")
+    recorder.close(10)
+
+    [part] = history.audit.agent_runs("run-1")
+
+    assert part.agent.startswith("b")
 
 
 def test_a_history_without_messages_has_no_runs(history: Any) -> None:

@@ -53,7 +53,7 @@ def add(spill: Spill, *numbers: int) -> None:
 
 
 def ending(number: int) -> Any:
-    return (MessageId(number), None, "handled", None, None, 1, None, 1.0)
+    return (MessageId(number), None, "handled", None, None, 1, None, 1.0, None)
 
 
 def drained(spill: Spill) -> list[int]:
