@@ -10,7 +10,7 @@ import pytest
 from redis import Redis
 
 from actorbus import Priority
-from tests.registry.directories.redis_tables import until
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path

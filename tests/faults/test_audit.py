@@ -29,6 +29,7 @@ from actorbus.message import IdSource
 from actorbus.persistence.audit import Audit
 from actorbus.settings import Settings
 from actorbus.telemetry import AuditResumed, AuditSpilled, AuditStalled, Telemetry
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -134,13 +135,6 @@ def figures(request: pytest.FixtureRequest) -> list[Figure]:
         plugins.register(table, "figures of the history's faults")
     assert isinstance(table, _Table)
     return table.figures
-
-
-def wait_until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @contextmanager
@@ -401,7 +395,7 @@ def test_a_database_that_refuses_rows_loses_nothing(node: Node) -> None:
         )
         for number in range(1_000):
             node.send(recorder, number)
-        wait_until(lambda: node.heard(AuditSpilled))
+        until(lambda: node.heard(AuditSpilled))
         connection.execute("DROP TRIGGER refuse")
     recorder.flush(30)
 
@@ -508,7 +502,7 @@ def spilled_and_killed(path: Path) -> int:
             assert line
         with ThreadPoolExecutor() as pool, locked(path):
             rest = pool.submit(writer.stdout.readlines)  # or it would wait for its reader
-            wait_until(lambda: any(one.stat().st_size > 1_000 for one in segments_beside(path)))
+            until(lambda: any(one.stat().st_size > 1_000 for one in segments_beside(path)))
             writer.send_signal(signal.SIGKILL)
             said = [line, *rest.result(30)]
             writer.wait()

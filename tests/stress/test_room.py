@@ -12,10 +12,9 @@ import pytest
 from actorbus import Agent, MailboxFull, MailboxPolicy, handles
 from actorbus.bus.mailbox import Mailbox
 from actorbus.testing.transport_contract import Receiver, run_in_threads, tell
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from actorbus import Node, Ref
 
 SOON: Final = 10.0
@@ -55,15 +54,6 @@ def mailbox_of(ref: Ref) -> Mailbox:
     return mailbox
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    waited = threading.Event()
-    for _ in range(2000):
-        if holds():
-            return
-        waited.wait(0.005)
-    raise AssertionError("it never came to that")
-
-
 def test_a_mailbox_that_runs_empty_calls_everybody_who_waits() -> None:
     called: list[str] = []
     receiver = Receiver("counter", MailboxPolicy(capacity=1))
@@ -85,7 +75,7 @@ def test_a_sender_gets_its_turn_though_one_before_it_gave_up(node: Node) -> None
         ref.tell(3, ttl=0.01)
     sender = threading.Thread(target=ref.tell, args=(4,))
     sender.start()
-    wait_until(lambda: mailbox_of(ref)._waiters is not None)
+    until(lambda: mailbox_of(ref)._waiters is not None)
 
     go_on.set()
     sender.join(SOON)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -68,11 +67,3 @@ def on_fake() -> Tables:
 
 def on_real(url: str) -> Tables:
     return Tables(lambda: RedisServer(url))
-
-
-def until(holds: Callable[[], object], seconds: float = 10.0) -> None:
-    """Wait for what another thread is about to do."""
-    give_up = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < give_up, "it never came so far"
-        time.sleep(0.002)

@@ -16,7 +16,8 @@ from actorbus.registry.directories.redis.table import Departure, Joining, Positi
 from actorbus.registry.directory import ChangeKind, DirectoryChange
 from actorbus.registry.entry import AgentStatus, Capability
 from actorbus.testing.directory_contract import DirectoryContract, ListedAgent, entry
-from tests.registry.directories.redis_tables import Tables, on_fake, on_real, until
+from tests.registry.directories.redis_tables import Tables, on_fake, on_real
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

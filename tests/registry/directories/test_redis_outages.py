@@ -16,7 +16,8 @@ from actorbus.registry.registry import Registry
 from actorbus.settings import Settings
 from actorbus.telemetry import Telemetry
 from actorbus.testing.directory_contract import ListedAgent, entry
-from tests.registry.directories.redis_tables import Tables, on_real, until
+from tests.registry.directories.redis_tables import Tables, on_real
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

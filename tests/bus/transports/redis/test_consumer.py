@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,6 +15,7 @@ from actorbus.bus.transports.redis.log import START, Fenced, Fetched, InboxLog, 
 from actorbus.bus.transports.redis.outbox import Outbox
 from actorbus.errors import TransportUnavailable
 from actorbus.redis_client import RedisServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -118,13 +118,6 @@ def own(log: InboxLog, consumer: Consumer, name: str = "a", **options: Any) -> A
     return agent
 
 
-def wait_until(happened: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + DEADLINE
-    while not happened():
-        assert time.monotonic() < give_up, "it did not happen"
-        time.sleep(0.005)
-
-
 def test_what_is_sent_arrives_in_order_and_is_acknowledged(
     log: InboxLog, consumer: Consumer, way: Way
 ) -> None:
@@ -136,7 +129,7 @@ def test_what_is_sent_arrives_in_order_and_is_acknowledged(
     assert agent.found == [str(number) for number in range(500)]
     assert way.outbox.flush(DEADLINE) == 0
     assert all(isinstance(one, Accepted) for one in way.news)
-    wait_until(lambda: log.depth("a") == 0)
+    until(lambda: log.depth("a") == 0)
 
 
 def test_many_agents_are_served(log: InboxLog, consumer: Consumer, way: Way) -> None:
@@ -157,7 +150,7 @@ def test_what_came_between_owning_an_agent_and_reading_for_it_waits_for_no_sweep
     agent = Agent(consumer, "a")
     ownership = log.acquire("a", "n1", ttl=10)
     way.send("a", "early")
-    wait_until(lambda: "a" in consumer._early)
+    until(lambda: "a" in consumer._early)
 
     consumer.read(ownership, agent)
     way.send("a", "late")
@@ -182,7 +175,7 @@ def test_reading_for_new_agents_asks_the_server_nothing(
     consumer = Consumer(log, server, "n1", due=hears.set)
     consumer.start()
     # When it begins to hear it asks for all it has, and only then for what rings.
-    wait_until(lambda: bool(server.client.publish(log.due_bell(log.tags[0]), b"due")))
+    until(lambda: bool(server.client.publish(log.due_bell(log.tags[0]), b"due")))
     assert hears.wait(DEADLINE)
 
     agents = [own(log, consumer, f"a{number}") for number in range(100)]
@@ -214,7 +207,7 @@ def test_what_comes_along_with_a_bell_is_not_fetched(
 
     assert agent.found == ["hello", *map(str, range(2, 50))]
     assert sum(fetches) < 25  # the sweep's, and where a bell came before the first fetch was over
-    wait_until(lambda: log.depth("a") == 0)
+    until(lambda: log.depth("a") == 0)
 
 
 def test_a_bell_with_messages_that_nobody_heard_costs_only_time(
@@ -261,7 +254,7 @@ def test_what_is_on_its_way_from_the_server_is_pending(
 
     assert meanwhile == ([], 1)
     assert agent.has(1)
-    wait_until(lambda: consumer.pending(["a"]) == 0)
+    until(lambda: consumer.pending(["a"]) == 0)
     consumer.close(DEADLINE)
 
 
@@ -280,7 +273,7 @@ def test_what_is_not_done_is_not_acknowledged_and_the_window_is_kept(
     while len(agent.found) < 50:
         agent.handle()
     agent.handle()
-    wait_until(lambda: log.depth("a") == 0)
+    until(lambda: log.depth("a") == 0)
     consumer.close(DEADLINE)
 
 
@@ -310,7 +303,7 @@ def test_who_starts_with_what_a_dead_owner_had_knows_the_time_of_the_server(
     """Else what expired meanwhile would be handled all the same."""
     dead = log.acquire("a", "n1", ttl=10)
     way.send("a", "text")
-    wait_until(lambda: log.depth("a") == 1)
+    until(lambda: log.depth("a") == 1)
     sent = log.fetch(dead, START).now
     consumer = Consumer(log, server, "n2")
     consumer.start()
@@ -363,7 +356,7 @@ def test_what_was_not_handled_is_a_dead_letter(log: InboxLog, consumer: Consumer
     consumer.done("a", agent.in_hand[0].id, Letter(0, 0, "rejected", 1, "why"))
     consumer.done("a", agent.in_hand[1].id)
 
-    wait_until(lambda: log.depth("a") == 0)
+    until(lambda: log.depth("a") == 0)
     assert [(one["reason"], one["blob"]) for one in log.letters()] == [("rejected", b"1")]
 
 
@@ -473,7 +466,7 @@ class TestWhatWasBrought:
         assert all(agent.has(50) for agent in agents)
         assert [agent.found for agent in agents] == [texts] * 60
         assert sum(during) > 1_000
-        wait_until(lambda: all(log.depth(agent.name) == 0 for agent in agents))
+        until(lambda: all(log.depth(agent.name) == 0 for agent in agents))
 
     @pytest.mark.parametrize("fails", ["the sweep", "the trip", "the trip, and says so late"])
     def test_is_handed_out_though_the_server_is_away_since(
@@ -516,7 +509,7 @@ class TestWhatWasBrought:
         assert arrived
         assert depth == 2
         assert fails == "the sweep" or found_before[0] == []
-        wait_until(lambda: log.depth("a") == 0)
+        until(lambda: log.depth("a") == 0)
         assert agent.found == ["1", "2"]
         consumer.close(DEADLINE)
 
@@ -534,7 +527,7 @@ class TestWhatWasBrought:
 
         assert agent.has(1)
         assert pending == [1]
-        wait_until(lambda: consumer.pending(["a"]) == 0)
+        until(lambda: consumer.pending(["a"]) == 0)
         consumer.close(DEADLINE)
 
     def test_is_left_to_the_next_owner_where_the_consumer_closes(
@@ -542,7 +535,7 @@ class TestWhatWasBrought:
     ) -> None:
         def close() -> None:
             closing.start()
-            wait_until(lambda: first._closing)
+            until(lambda: first._closing)
 
         with monkeypatch.context() as patch:
             trips = Trips(log, patch, brings=close)
@@ -561,7 +554,7 @@ class TestWhatWasBrought:
 
         assert late.has(2)
         assert (early.found, late.found) == ([], ["1", "2"])
-        wait_until(lambda: log.depth("a") == 0)
+        until(lambda: log.depth("a") == 0)
         second.close(DEADLINE)
 
     def test_is_left_to_the_next_owner_of_an_agent_that_is_given_up(
@@ -574,7 +567,7 @@ class TestWhatWasBrought:
         way.send("a", "1", "2")
         way.outbox.flush(DEADLINE)
         first.start()
-        wait_until(lambda: bool(given))
+        until(lambda: bool(given))
 
         late = Agent(second, "a")
         second.start()
@@ -582,7 +575,7 @@ class TestWhatWasBrought:
 
         assert late.has(2)
         assert (early.found, late.found) == ([], ["1", "2"])
-        wait_until(lambda: log.depth("a") == 0)
+        until(lambda: log.depth("a") == 0)
         first.close(DEADLINE)
         second.close(DEADLINE)
 
@@ -597,7 +590,7 @@ class TestWhatWasBrought:
         consumer.start()
         assert trips.brought.wait(DEADLINE)
 
-        wait_until(lambda: consumer._readings["a"][0].waiting == 2)
+        until(lambda: consumer._readings["a"][0].waiting == 2)
 
         assert agent.found == []
         assert len(consumer.give_up(["a"], DEADLINE)) == 1
@@ -629,7 +622,7 @@ class TestWhatWasBrought:
         consumer.start()
 
         assert agent.has(2)
-        wait_until(lambda: log.depth("a") == 0)
+        until(lambda: log.depth("a") == 0)
         assert isinstance(answers[0], Fenced)
         assert agent.found == ["1", "2"]
         assert not agent.was_lost.is_set()
@@ -656,7 +649,7 @@ class TestServerAway:
 
         assert agent.has(2_000)
         assert agent.found == [str(number) for number in range(2_000)]
-        wait_until(lambda: log.depth("a") == 0)
+        until(lambda: log.depth("a") == 0)
         way.outbox.close(DEADLINE)
         consumer.close(DEADLINE)
         server.close()
@@ -696,7 +689,7 @@ class TestServerAway:
         owner = log.acquire("a", "n1", ttl=10)
         way = Way(log, limit=10_000)
         way.send("a", *(f"{number} {'x' * 2_000}" for number in range(3_000)))
-        wait_until(lambda: way.outbox.problem is not None)
+        until(lambda: way.outbox.problem is not None)
         assert "maxmemory" in str(way.outbox.problem)
 
         log.beat("n1", ttl=10)
@@ -744,7 +737,7 @@ class TestWhatIsSentAtOnce:
         agent = own(log, consumer)
         way.send_at_once("a", "first")
         assert agent.has(1)
-        wait_until(lambda: not way.shortcut.wanted)
+        until(lambda: not way.shortcut.wanted)
         if way.line is None:
             pytest.skip("no short cut on fakeredis")
         monkeypatch.setattr(log, "ship", None)
@@ -763,14 +756,14 @@ class TestWhatIsSentAtOnce:
 
         for count in range(1, 4):
             way.send_at_once("a", str(count))
-            wait_until(lambda count=count: len(way.news) == count)  # type: ignore[misc]
+            until(lambda count=count: len(way.news) == count)  # type: ignore[misc]
 
         assert way.outbox.waiting == 0
 
     def test_an_agent_that_nobody_knows_is_refused(self, log: InboxLog, way: Way) -> None:
         for count in range(1, 4):
             way.send_at_once("nobody", "hello")
-            wait_until(lambda count=count: len(way.news) == count)  # type: ignore[misc]
+            until(lambda count=count: len(way.news) == count)  # type: ignore[misc]
 
         assert all(isinstance(one, Refused) for one in way.news)
 
@@ -793,7 +786,7 @@ class TestWhatIsSentAtOnce:
         agent = own(log, consumer)
         way.send_at_once("a", "1")
         assert agent.has(1)
-        wait_until(lambda: not way.outbox.waiting)
+        until(lambda: not way.outbox.waiting)
 
         way.send_at_once("a", "2")
         assert agent.has(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
@@ -25,6 +24,7 @@ from actorbus.bus.transports.redis.outbox import Outbox
 from actorbus.bus.transports.redis.sender import Sender
 from actorbus.codec.signing import make_keys
 from actorbus.errors import Undecodable
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,13 +35,6 @@ if TYPE_CHECKING:
 
 DEADLINE = 10.0
 READER = notes_of("b~2")
-
-
-def until(holds: Callable[[], object]) -> None:
-    give_up = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < give_up
-        time.sleep(0.002)
 
 
 class Clock:

@@ -11,6 +11,7 @@ import pytest
 from actorbus.bus.transports.redis.keeper import Keeper
 from actorbus.bus.transports.redis.log import InboxLog, Ownership, Terms
 from actorbus.errors import TransportUnavailable
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -51,13 +52,6 @@ def survive(log: InboxLog) -> Iterator[Callable[..., Survivor]]:
     yield survive
     for one in started:
         one.keeper.close()
-
-
-def until(holds: Callable[[], object]) -> None:
-    give_up = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < give_up, "it never came so far"
-        time.sleep(0.005)
 
 
 def leave_behind(log: InboxLog, count: int) -> None:

@@ -51,6 +51,7 @@ from actorbus import (
 from actorbus.bus.transports.redis.log import InboxLog, Outgoing
 from actorbus.redis_client import RedisServer
 from actorbus.telemetry import TransportAway, TransportTrouble
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,13 +116,6 @@ def crashing(
     server = start_redis("--appendonly", "yes", "--appendfsync", "always", "--save", "")
     with ExitStack() as stack:
         yield Deployment(server.url, stack), server
-
-
-def until(holds: Callable[[], Any], why: str = "") -> None:
-    give_up = time.monotonic() + DEADLINE
-    while not holds():
-        assert time.monotonic() < give_up, why or "it never came to be"
-        time.sleep(0.002)
 
 
 def letters(node: Node, count: int = 1) -> list[DeadLetter]:

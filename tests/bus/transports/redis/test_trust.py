@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import UUID, uuid4
 
@@ -19,9 +18,10 @@ from actorbus.message import MessageKind
 from actorbus.redis_client import RedisServer
 from actorbus.settings import Settings
 from actorbus.telemetry import Event, TransportTrouble
+from tests.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from actorbus.bus.transports.redis.log import Item
@@ -85,13 +85,6 @@ def deployment(redis_url: str, tmp_path: Path) -> Iterator[Deployment]:
     for node in deployment.nodes:
         node.stop()
     deployment.server.close()
-
-
-def until(happened: Callable[[], object]) -> None:
-    give_up = time.monotonic() + DEADLINE
-    while not happened():
-        assert time.monotonic() < give_up
-        time.sleep(0.005)
 
 
 def troubles(node: Node) -> list[BaseException]:

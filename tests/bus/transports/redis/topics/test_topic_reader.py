@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -23,6 +22,7 @@ from actorbus.bus.where import compiled, gt
 from actorbus.codec import Codec, TypeBook
 from actorbus.errors import TransportUnavailable
 from actorbus.redis_client import RedisServer
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -153,13 +153,6 @@ def deployment(server: RedisServer, log: InboxLog) -> Iterator[Deployment]:
     deployment.close()
 
 
-def wait_until(happened: Callable[[], object]) -> None:
-    give_up = time.monotonic() + DEADLINE
-    while not happened():
-        assert time.monotonic() < give_up, "it did not happen"
-        time.sleep(0.005)
-
-
 def enter(deployment: Deployment, node: Node, agent: str, *patterns: str) -> bool:
     """A new agent begins with what it subscribes to, if it may without a call of its own."""
     asked = node.reader.entering(agent)
@@ -176,7 +169,7 @@ class TestEntering:
         deployment.publish("before")
         assert node.has("witness", 1)
 
-        wait_until(lambda: enter(deployment, node, "a", "prices.>"))
+        until(lambda: enter(deployment, node, "a", "prices.>"))
         deployment.publish("after")
         deployment.publish(1, topic="prices.eur")
         deployment.publish(2, topic="orders.eur")
@@ -214,13 +207,13 @@ class TestEntering:
 
         assert entered == {"parked": False, "subscribed": False, "moved": False}
         assert one.reader.subscriptions("parked") == []
-        wait_until(lambda: enter(deployment, one, "new"))
+        until(lambda: enter(deployment, one, "new"))
 
     def test_who_died_before_a_word_of_a_new_agent_is_followed_from_where_that_began(
         self, deployment: Deployment
     ) -> None:
         one = deployment.node("n1")
-        wait_until(lambda: enter(deployment, one, "a"))
+        until(lambda: enter(deployment, one, "a"))
         one.die()
         deployment.publish("missed")
 
@@ -487,8 +480,8 @@ class TestSlowSubscribers:
         node.handle("slow")
         assert node.has("slow", 400)
         assert node.found["slow"] == list(range(400))
-        wait_until(lambda: not node.reader.lagging)
-        wait_until(lambda: not node.topics.lagging("n1"))
+        until(lambda: not node.reader.lagging)
+        until(lambda: not node.topics.lagging("n1"))
 
     def test_what_retention_took_is_one_gap_of_the_right_count(
         self, deployment: Deployment
@@ -503,7 +496,7 @@ class TestSlowSubscribers:
         node.slow.clear()
         node.handle("slow")
 
-        wait_until(lambda: 999 in node.found["slow"])
+        until(lambda: 999 in node.found["slow"])
         found = node.found["slow"]
         (gap,) = [one for one in found if isinstance(one, Gap)]
         at = found.index(gap)
@@ -540,7 +533,7 @@ class TestCost:
         deployment.publish("to all")
 
         assert all(node.has(f"agent-{number}", 1) for number in range(2_500))
-        wait_until(lambda: not node.topics.lagging("n1"))
+        until(lambda: not node.topics.lagging("n1"))
 
     def test_a_node_that_leaves_in_good_order_leaves_nothing(self, deployment: Deployment) -> None:
         node = deployment.node()
@@ -573,7 +566,7 @@ class TestTrouble:
         deployment.publish(*range(50, 100), topic="t", flush=False)
         with pytest.raises(TransportUnavailable):
             node.reader.subscribe(Route("a", "u"))
-        wait_until(lambda: node.troubles)
+        until(lambda: node.troubles)
         redis.start()
         deployment.publish(*range(100, 150), topic="t")
 
@@ -612,7 +605,7 @@ class TestTrouble:
         deployment.publish("new", topic="u", producer="q")
         deployment.publish("more", topic="t")
 
-        wait_until(lambda: {"new", "more"} <= set(map(str, node.found["a"])))
+        until(lambda: {"new", "more"} <= set(map(str, node.found["a"])))
         found = node.found["a"]
         assert [one for one in found if one != "new"] == [*range(300), *range(90), "more"]
         node.slow.clear()
@@ -622,7 +615,7 @@ class TestTrouble:
         two = deployment.node("n2")
         two.reader.resume({"a": "n1", "slow": "n1"})
         deployment.publish("end", topic="u")
-        wait_until(lambda: "end" in two.found.get("a", ()))
+        until(lambda: "end" in two.found.get("a", ()))
         assert len(two.found["a"]) <= AHEAD + 1
         deployment.close()
         server.close()
