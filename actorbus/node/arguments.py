@@ -176,6 +176,13 @@ def bound_audit(audit: str | Audit | None, settings: Settings) -> Audit | None:
         )
     elif not isinstance(audit, Audit):
         raise AuditUnavailable(f"audit is a URL or an Audit(...), not {audit!r}")
+    for what in ("tenant", "project"):
+        said, own = getattr(audit, what), getattr(settings, what)
+        if said not in (own, "default"):
+            raise AuditUnavailable(
+                f"the history given is that of {what} {said!r}, and the node is of {own!r}:"
+                f" give the node Settings({what}={said!r}), or its history no {what}"
+            )
     return audit.bind(settings.tenant, settings.project)
 
 

@@ -46,8 +46,13 @@ _AT_ONCE: Final = 500
 _FLUSH: Final = 5.0
 
 
+def _names(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Names, of which there may be one."""
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 class Audit:
-    """A history database, seen by one project of one tenant.
+    """A history database, seen by one project of one tenant; a node's is seen by the node's.
 
     ``strict``: a message is delivered only once its record is committed. ``mask``: what is
     masked before it is written (``masking.py``): True for all, or some of ``card``, ``email``,
@@ -71,12 +76,12 @@ class Audit:
         strict: bool = False,
         tenant: str = "default",
         project: str = "default",
-        mask: bool | Iterable[str] = False,
+        mask: bool | str | Iterable[str] = False,
         anchors: bool | str | Path | Callable[[Anchor], None] = True,
         signing_key: str | Path | None = None,
     ) -> None:
         self.strict = strict
-        self._mask = mask if isinstance(mask, bool) else tuple(mask)
+        self._mask = mask if isinstance(mask, bool) else _names(mask)
         self._anchors = anchors
         self._signing_key = signing_key
         self.tenant = tenant

@@ -27,7 +27,7 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[TextIO]:
     _refuse_existing(path, overwrite=overwrite)
     temporary = path.with_name(f".{path.name[:64]}.{os.urandom(4).hex()}")
     try:
-        with temporary.open("x", encoding="utf-8", newline="") as file:
+        with _opened(temporary, path) as file:
             if path.exists():
                 shutil.copymode(path, temporary)
             yield file
@@ -38,6 +38,13 @@ def whole_file(path: Path, *, overwrite: bool = False) -> Iterator[TextIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _opened(temporary: Path, path: Path) -> TextIO:
+    try:
+        return temporary.open("x", encoding="utf-8", newline="")
+    except OSError as error:  # of which the caller knows no such name
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _refuse_existing(path: Path, *, overwrite: bool) -> None:

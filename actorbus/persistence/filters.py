@@ -105,9 +105,9 @@ def checked(
 
 
 def checked_limit(limit: int, most: int = MOST) -> int:
-    if not 1 <= limit <= most:
+    if not isinstance(limit, int) or not 1 <= limit <= most:
         raise InvalidQuery(
-            f"limit is {limit}: it must be from 1 to {most:,}; page with before= or a cursor"
+            f"limit is {limit!r:.64}: it must be from 1 to {most:,}; page with before= or a cursor"
         )
     return limit
 

@@ -144,6 +144,13 @@ def test_an_export_that_fails_leaves_nothing_behind(
     assert list(tmp_path.glob("*export*")) == []
 
 
+def test_a_path_that_cannot_be_written_is_named_as_it_was_given(kept: Any, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as refused:
+        kept.audit.export(tmp_path / "nowhere" / "export")
+
+    assert refused.value.filename == str(tmp_path / "nowhere" / "export")
+
+
 def _broken(views: Any) -> Any:
     yield str(next(views))
     raise OSError("no space left")

@@ -376,3 +376,9 @@ def test_an_older_schema_is_read(tmp_path: Path) -> None:
     assert audit.times() == []
     with pytest.raises(AuditUnavailable):
         audit.follow()
+
+
+@pytest.mark.parametrize("limit", [0, "5", 2.5, None])
+def test_a_limit_is_a_whole_number(said: Any, limit: Any) -> None:
+    with pytest.raises(InvalidQuery, match=f"limit is {limit!r}: it must be from 1"):
+        said.audit.messages(limit=limit)

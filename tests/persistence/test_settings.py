@@ -176,3 +176,24 @@ def test_settings_do_not_show_where_a_key_is() -> None:
 
     assert "key.pem" not in repr(settings)
     assert "key.pem" not in str(settings)
+
+
+@pytest.mark.parametrize("what", ["tenant", "project"])
+def test_a_node_writes_into_no_other_history_than_was_meant(url: str, what: str) -> None:
+    meant: dict[str, Any] = {what: "acme"}
+    with pytest.raises(AuditUnavailable, match=rf"give the node Settings\({what}='acme'\)"):
+        Node(audit=Audit(url, **meant))
+
+    with Node(audit=Audit(url, **meant), settings=Settings(**meant)) as node:
+        node.spawn(read, name="reader").tell("for acme")
+        node.drain(20)
+
+    assert len(Audit(url, **meant).messages()) == 1
+
+
+def test_one_kind_of_mask_may_stand_alone(url: str) -> None:
+    with Node(audit=Audit(url, mask="email")) as node:
+        node.spawn(read, name="reader").tell("ada@example.org, token=abc")
+        node.drain(20)
+
+    assert payloads(url) == ["[email], token=abc"]
