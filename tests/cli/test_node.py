@@ -26,7 +26,7 @@ QUICK = {
     "ACTORBUS_DEAD_AFTER": str(DEAD_AFTER),
 }
 AGENTS = """
-import time
+import gc, time
 from actorbus import agent
 
 @agent(capabilities=("shout",))
@@ -37,6 +37,10 @@ def upper(text: str) -> str:
 def sleeper(seconds: float) -> None:
     print("asleep", flush=True)
     time.sleep(seconds)
+
+@agent
+def frozen(what: str) -> bool:
+    return gc.get_freeze_count() > len(gc.get_objects()) and gc.isenabled()
 """
 
 TOGETHER = """
@@ -124,6 +128,16 @@ def test_a_node_is_of_the_namespace_that_it_is_told(
 
     assert [one["name"] for one in other.json("nodes")] == ["eu"]
     assert command.json("nodes") == []
+
+
+def test_what_is_there_once_it_is_up_is_not_searched_for_garbage_and_what_comes_then_is(
+    command: Commands, start: Callable[..., Running], tmp_path: Path
+) -> None:
+    start("--name", "eu", "--load", str(tmp_path / "some.py")).until("frozen")
+
+    reply = command("ask", "frozen", '"is it?"', **QUICK)
+
+    assert (reply.exit_code, reply.stdout) == (0, "true\n")
 
 
 def test_a_second_signal_ends_it_at_once(
