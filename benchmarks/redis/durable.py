@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ CPU: Final = tuple(
 )
 _PEERS: Final = {"dramatiq": 8_000, "celery": 2_500, "taskiq": 6_000, "faststream": 6_000}
 _WARM_UP: Final = 0.1
+_LOADED: Final = str(Path(__file__).with_name("loaded.py"))
 
 
 def workload(title: str, *, aof: bool) -> Workload:
@@ -64,19 +66,20 @@ def _bare(aof: bool, n: int) -> Sample:
         return _measure(here, n, send, "benchmarks.redis.bare", "work")
 
 
-def _actorbus(aof: bool, n: int, agents: int = AGENTS) -> Sample:
+def _actorbus(aof: bool, n: int) -> Sample:
+    """The owner is what users run, as the peers' workers are."""
     from actorbus import Node
     from benchmarks.redis.agents import name_of
 
     with lab(aof=aof) as here, Node(here.url, name="sender") as node:
 
         def send(start: int, stop: int) -> None:
-            refs = [node.ref(name_of(number)) for number in range(agents)]
+            refs = [node.ref(name_of(number)) for number in range(AGENTS)]
             for number in range(start, stop):
-                refs[number % agents].tell(payload(number))
+                refs[number % AGENTS].tell(payload(number))
             node.flush(60.0)
 
-        return _measure(here, n, send, "benchmarks.redis.node", "work", str(agents))
+        return _measure(here, n, send, "actorbus", "node", "--bus", here.url, "--load", _LOADED)
 
 
 def _peer(name: str, aof: bool, n: int) -> Sample:
@@ -91,7 +94,7 @@ def _measure(
 ) -> Sample:
     """Send after a warm-up; a consumer that cannot say that it is ready says so by handling."""
     warm_up = max(1, int(n * _WARM_UP))
-    one_process = command[0].startswith("benchmarks.")
+    one_process = command[0] in ("actorbus", "benchmarks.redis.bare")
     with here.consumer(*command, milestones=(warm_up, warm_up + n)) as consumer:
         if ready:
             consumer.reached(0)
