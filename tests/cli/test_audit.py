@@ -144,6 +144,29 @@ def test_json_is_for_programs(ids: list[str]) -> None:
     assert [one["id"] for one in told] == ids[:2]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["list"], ["tail"], ["talk"], ["times"], ["runs"], ["conversation", "0"], ["causes", "0"]],
+    ids=lambda one: one[0],
+)
+def test_how_many_is_asked_in_one_way(ids: list[str], command: list[str]) -> None:
+    known = [ids[int(one)] if one.isdigit() else one for one in command]
+
+    short, long = _audit(*known, "-n", "1"), _audit(*known, "--limit", "1")
+
+    assert short.exit_code == long.exit_code == 0
+    assert short.stdout == long.stdout
+
+
+@pytest.mark.parametrize("command", ["list", "tail", "talk", "times", "export"])
+def test_times_the_wrong_way_round_are_no_answer(ids: list[str], command: str) -> None:
+    result = _audit(command, "--since", "2026-03-02", "--until", "2026-03-01")
+
+    assert ids
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--since 2026-03-02 is no time before --until 2026-03-01" in result.stderr
+
+
 def test_one_message_is_shown_in_full(ids: list[str]) -> None:
     result = _audit("show", ids[1])
 

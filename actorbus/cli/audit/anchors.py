@@ -47,5 +47,7 @@ def anchors(
         return
     found = proven(audit, tenant, anchors).anchors()
     names = ("chain", "number", "seq", "hash", "at", "key")
+    if not found:
+        console(stderr=True).print("No anchors of this tenant are there.", style="dim")
     rows = [tuple(getattr(one, name) for name in names) for one in found]
     print_rows(names, rows if as_json else rows[-20:], as_json=as_json)

@@ -34,7 +34,7 @@ def causes(
     id: Id,
     history: History,
     depth: Annotated[int, typer.Option(help="At most so many steps up and down.")] = 100,
-    limit: Annotated[int, typer.Option(help="At most so many effects.")] = 1_000,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many effects.")] = 1_000,
     as_json: AsJson = False,
 ) -> None:
     """Draw what caused a message and what it caused."""

@@ -35,7 +35,7 @@ _STDOUT: Final = Path("-")
 def conversation(
     id: Id,
     history: History,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 1_000,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.")] = 1_000,
     format: Annotated[
         Format,
         typer.Option(

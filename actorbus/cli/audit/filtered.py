@@ -9,6 +9,7 @@ import typer
 
 from actorbus.cli.audit.command import From
 from actorbus.cli.audit.common import moment
+from actorbus.errors import InvalidQuery
 
 _WORDS: Final = {
     "sender": "Sent by this agent.",
@@ -32,6 +33,12 @@ def _filters(**given: str | None) -> Any:
     filters: dict[str, Any] = dict(given)
     for name in ("since", "until"):
         filters[name] = moment(f"--{name}", given[name])
+    since, until = filters["since"], filters["until"]
+    if since is not None and until is not None and since >= until:
+        raise InvalidQuery(
+            f"--since {given['since']} is no time before --until {given['until']}:"
+            " nothing can match"
+        )
     return filters
 
 

@@ -37,7 +37,7 @@ _WIDE: Final = 140
 @command
 def list_messages(
     history: History,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.")] = 50,
     before: Annotated[
         str | None, typer.Option(metavar="ID", help="Older than this message: the next page.")
     ] = None,

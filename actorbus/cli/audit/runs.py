@@ -35,7 +35,7 @@ def runs(
     run: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="List the agents that took part in it.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.")] = 50,
     before: Annotated[
         str | None, typer.Option(metavar="ID", help="Older than this one: the next page.")
     ] = None,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @command
 def tail(
     history: History,
-    count: Annotated[int, typer.Option("-n", metavar="N", min=0, help="How many.")] = 10,
+    count: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=0, help="How many.")] = 10,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with what is written, until Ctrl-C.")
     ] = False,

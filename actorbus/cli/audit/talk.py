@@ -22,7 +22,7 @@ from actorbus.cli.audit.filtered import Filtered
 @command
 def talk(
     history: History,
-    limit: Annotated[int, typer.Option(help="At most so many pairs.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many pairs.")] = 50,
     as_json: AsJson = False,
     *,
     filters: Filtered,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @command
 def times(
     history: History,
-    limit: Annotated[int, typer.Option(help="At most so many lines.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many lines.")] = 50,
     as_json: AsJson = False,
     *,
     filters: Filtered,

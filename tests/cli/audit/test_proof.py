@@ -142,6 +142,14 @@ def test_what_is_done_and_could_not_be_anchored_is_said_in_words(
     assert run(*HOLD).stdout == "It is held already.\n"
 
 
+def test_where_no_anchors_are_it_says_so(path: Path) -> None:
+    there = run("anchors")
+    elsewhere = run("anchors", "--anchors", "nowhere")
+
+    assert there.stderr == ""
+    assert (elsewhere.exit_code, elsewhere.stderr) == (0, "No anchors of this tenant are there.\n")
+
+
 def test_anchors_do_not_go_into_the_database(path: Path) -> None:
     before = path.read_bytes()
 
