@@ -188,10 +188,6 @@ class Codec:
             data, self.limit + ENVELOPE_LIMIT, fields=MESSAGE_FIELDS, version=MESSAGE_VERSION
         )
         try:
-            message = self._envelopes.read(frame)
+            return self._envelopes.read(frame, shift)
         except Exception as error:  # noqa: BLE001 - whatever a wrong envelope trips over
             raise Undecodable(f"a wrong envelope: {type(error).__name__}") from None
-        message.created_at -= shift
-        if message.deadline is not None:
-            message.deadline -= shift
-        return message

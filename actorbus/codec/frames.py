@@ -172,26 +172,23 @@ def _why_not_msgpack(error: Exception) -> str:
 
 def _read_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any] | tuple[Any, ...]:
     """A dict, or the arguments of a tag as a tuple, which nothing else becomes."""
-    try:
-        read = dict(pairs)
-    except TypeError:
-        raise Undecodable(_WRONG_KEY) from None
-    for key in read:
+    read = {}
+    for key, value in pairs:
         if key.__class__ is not str:
-            return _read_unusual_map(pairs, read)
+            return _read_unusual_map(pairs)
+        read[key] = value
     if len(read) != len(pairs):
         raise Undecodable("a map with the same key twice")
     return read
 
 
-def _read_unusual_map(
-    pairs: list[tuple[Any, Any]], read: dict[Any, Any]
-) -> dict[Any, Any] | tuple[Any, ...]:
+def _read_unusual_map(pairs: list[tuple[Any, Any]]) -> dict[Any, Any] | tuple[Any, ...]:
     for key, value in pairs:
         if key is None and type(value) is list and len(pairs) == 1:
             return tuple(value)
         if type(key) not in (str, bytes, int):
             raise Undecodable(_WRONG_KEY)
+    read = dict(pairs)
     if len(read) != len(pairs):
         raise Undecodable("a map with the same key twice")
     return read

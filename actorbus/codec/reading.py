@@ -44,7 +44,7 @@ class Reading:
 
     def open(self, value: Any, depth: int) -> Any:
         """What was packed, from what msgpack made of it; lists and dicts change in place."""
-        kind = type(value)
+        kind = value.__class__
         if kind in PLAIN:
             return value
         if depth >= MAX_DEPTH:
@@ -52,7 +52,7 @@ class Reading:
         if kind is tuple:
             return self._open_tag(value, depth)
         for key, one in value.items() if kind is dict else enumerate(value):
-            if type(one) not in PLAIN:
+            if one.__class__ not in PLAIN:
                 value[key] = self.open(one, depth + 1)
         return value
 

@@ -53,6 +53,7 @@ class Word(IntEnum):
 
 
 _MAIL: Final = bytes([Word.MAIL])
+_MAIL_WORD: Final = int(Word.MAIL)
 
 
 class Outcome(NamedTuple):
@@ -168,7 +169,7 @@ def as_mail(data: bytes) -> bytes:
 
 
 def _opened(blob: bytes) -> tuple[str | None, bytes]:
-    if blob[:1] == _MAIL:
+    if blob and blob[0] == _MAIL_WORD:
         return None, blob[1:]
     if len(blob) < 2 or blob[0] != Word.ASK:
         raise Undecodable("no message for an agent")

@@ -99,7 +99,7 @@ class Mail:
             except UnreadablePayload as error:
                 error.message = _named(error.message, None)
                 raise error.under(item.id) from None
-            return (_named(message, None) if message.headers else message), asker
+            return (_named(message, None) if message._headers else message), asker
         return self._opened_by(read_message, inbox, item, now)
 
     def unopened(self, inbox: str, item: Item, now: int) -> tuple[Message[Any], str | None]:

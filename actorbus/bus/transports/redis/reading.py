@@ -358,4 +358,4 @@ class Reading:
 
 
 def _read(one: Unread | Item) -> Item:
-    return one if isinstance(one, Item) else read_item(*one)
+    return one if one.__class__ is Item else read_item(*one)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.reclaims import Reclaims
     from actorbus.bus.transports.redis.stays import Stay
 
+_TELL: Final = MessageKind.TELL  # Python takes long to look a member of an enum up
 _TOLD: Final = frozenset(Distrust) - {Distrust.MISPLACED, Distrust.REPLAYED}
 """What a node may be wrong about that asks in good faith."""
 
@@ -54,7 +55,7 @@ class Receiver:
             signed = None if self._mail.trust is None else message.deadline
             message.deadline = left if signed is None else min(left, signed)
         if asker is None:
-            if message.kind is MessageKind.TELL and message.attempt == 1:
+            if message.kind is _TELL and message.attempt == 1:
                 message.manner = HANDLED_TELL
         else:
             message.answer_to = self._answers.owed(asker, message, delivery, inbox)
