@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from actorbus.bus.transports.redis.herald import read_ahead
@@ -85,8 +86,9 @@ class Notes:
         self._ownership: Ownership | None = None
         self._opening = threading.Lock()
         """Held so that nobody opens a note that another is just opening."""
-        self._heard: dict[bytes, None] = {}
-        """Those that were heard, and have not come yet."""
+        self._heard: OrderedDict[bytes, None] = OrderedDict()
+        """Those that were heard, and have not come yet. A plain dict looks for its oldest among all
+        that were forgotten since it last grew."""
 
     def open(self, after: Reading | None = None) -> None:
         """
@@ -139,7 +141,7 @@ class Notes:
                 return  # so is this; who reads it there says what is wrong with it
             self._heard[note_id] = None
             if len(self._heard) > _HEARD:
-                del self._heard[next(iter(self._heard))]
+                self._heard.popitem(last=False)
         self._thank(node, note_id)
         self._obey(note)
 

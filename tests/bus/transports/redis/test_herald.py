@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from actorbus import Agent, AgentFailed, Node, Settings, handles
+from actorbus.bus.transports.redis import notes as notes_
 from actorbus.bus.transports.redis import outbox as outboxes
 from actorbus.bus.transports.redis.herald import (
     AHEAD,
@@ -24,6 +25,7 @@ from actorbus.bus.transports.redis.outbox import Outbox
 from actorbus.bus.transports.redis.sender import Sender
 from actorbus.codec.signing import make_keys
 from actorbus.errors import Undecodable
+from actorbus.message import MessageId
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -361,6 +363,18 @@ class TestNodes:
         assert self.ask(here, "hello") == "hello"
         until(lambda: here.bus.transport.log.depth(inbox) == 0)  # type: ignore[attr-defined]
         assert here.dead_letters.list() == []
+
+    def test_of_answers_that_were_heard_the_first_are_forgotten_where_they_are_too_many(
+        self, start: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(notes_, "_HEARD", 3)
+        transport: Any = start("here").bus.transport
+        ids = [uuid4().bytes for _ in range(5)]
+
+        for one in ids:
+            transport._notes.hear(b"x~1 " + one + pack_value(transport.codec, MessageId(1), "late"))
+
+        assert list(transport._notes._heard) == ids[-3:]
 
     def test_what_a_stranger_tells_ahead_is_believed_no_more_than_what_lies_in_the_inbox(
         self, start: Callable[..., Node], tmp_path: Path
