@@ -41,7 +41,11 @@ if TYPE_CHECKING:
 
 
 class Sent:
-    """A message on its way out, as long as it is not known how that ended."""
+    """A message on its way out, as long as it is not known how that ended.
+
+    One whose sender had nothing in hand is its own: what waits is looked at by Python's
+    collector again and again.
+    """
 
     __slots__ = ("by", "delivery", "message")
 
@@ -300,6 +304,10 @@ class Sender:
         cause = None if origin is None else origin.entry
         delivery = None if cause is None or isinstance(cause, tuple) else cause.delivery
         until = now + self._send_timeout
+        tag: Entry | Sent = message
+        if delivery is not None and origin is not None:
+            tag = Sent(message, delivery, origin.name)
+            delivery.owe(origin.name)
         parcel = Parcel(
             name,
             level,
@@ -308,15 +316,13 @@ class Sender:
             until if expires is None or expires > until else expires,
             expires,
             None if delay is None else now + delay,
-            Sent(message, delivery, None if origin is None else origin.name),
+            tag,
         )
-        if delivery is not None:
-            delivery.owe(parcel.tag.by)
         waited_for = not isinstance(message, tuple) and message.kind is MessageKind.REQUEST
         put = self._outbox.put_at_once if waited_for else self._outbox.put
         if put(parcel):
             return True
-        parcel.tag.settled()
+        _settle(tag)
         return False
 
     def _has_no_room(self) -> Offered:
@@ -329,8 +335,7 @@ class Sender:
         match news:
             case Accepted(parcels):
                 for parcel in parcels:
-                    if parcel.tag is not None:  # else it was accepted before
-                        parcel.tag.settled()
+                    _settle(parcel.tag)
             case Refused(parcel, Taken.NO_AGENT):
                 self._gone(parcel.agent)
                 self._unsent(parcel.tag, Reason.NO_SUCH_AGENT, UnknownRecipient(parcel.agent))
@@ -341,10 +346,15 @@ class Sender:
                 if self._home is not None and self._home.telemetry.active:
                     self._home.telemetry.emit(MessagesLost(agent, messages))
 
-    def _unsent(self, sent: Sent | None, reason: Reason, error: ActorbusError) -> None:
-        if sent is None:
-            return  # it was accepted before, and the server has lost it since
-        if sent.message is not None and self._home is not None:
-            message = envelope(sent.message)
+    def _unsent(self, tag: Entry | Sent | None, reason: Reason, error: ActorbusError) -> None:
+        """`tag`: of its parcel; None: it was accepted before, and the server has lost it since."""
+        entry = tag.message if isinstance(tag, Sent) else tag
+        if entry is not None and self._home is not None:
+            message = envelope(entry)
             self._home.fail(message, message.recipient, reason, error)
-        sent.settled()
+        _settle(tag)
+
+
+def _settle(tag: Entry | Sent | None) -> None:
+    if tag.__class__ is Sent:
+        tag.settled()
