@@ -47,6 +47,7 @@ class Reading:
         "_out",
         "_sizes",
         "_suspects",
+        "_unplaced",
         "_ups",
         "_waiting",
         "cursors",
@@ -91,7 +92,8 @@ class Reading:
         self._in_hand: dict[bytes, Item] = {}
         self._out = 0
         """Messages handed out and not acknowledged."""
-        self._letters: list[Letter] = []
+        self._letters: dict[bytes, Letter] = {}
+        """Of messages that are done, by id."""
         self._done_ids: deque[bytes] = deque(maxlen=_REMEMBERED)
         self._again = False
         """Whether the log was reset, and what was handed out before that may come again."""
@@ -99,6 +101,8 @@ class Reading:
         """In that case, of what was in hand then, and was not found again."""
         self._known: set[bytes] = set()
         """And of what was done then."""
+        self._unplaced: dict[bytes, Letter] = {}
+        """Letters of these, until it is found where they lie now."""
 
     @property
     def enough(self) -> int:
@@ -143,6 +147,9 @@ class Reading:
         for item in map(_read, found):
             moved[item.level] = Cursor(item.position + 1, item.id)
             if item.id in self._known:
+                self._out += 1
+                if (letter := self._unplaced.pop(item.id, None)) is not None:
+                    self._place(letter, item)
                 self._finish(item)
             elif item.id in self._displaced and item.id in self._in_hand:
                 # It lies elsewhere now; it is done when its handler is.
@@ -269,16 +276,33 @@ class Reading:
         item = self._in_hand.pop(message_id, None)
         if item is None:
             return False
-        if letter is not None:
-            # Where it lies now, which is not where it lay if the log was reset meanwhile.
-            self._letters.append(letter._replace(level=item.level, position=item.position))
         self._done_ids.append(message_id)
         if self._again:
-            self._known.add(message_id)
-            if len(self._known) > 2 * _REMEMBERED:
-                self._known = set(self._done_ids)
+            self._know(message_id)
+            if message_id in self._displaced:
+                # Where it lay may be another by now: it counts again once it is found.
+                self._displaced.discard(message_id)
+                self._out -= 1
+                if letter is not None:
+                    self._unplaced[message_id] = letter
+                return True
+        if letter is not None:
+            self._place(letter, item)
         self._finish(item)
         return True
+
+    def _know(self, message_id: bytes) -> None:
+        self._known.add(message_id)
+        if len(self._known) > 2 * _REMEMBERED:
+            self._know_the_last()
+
+    def _know_the_last(self) -> None:
+        known = self._known = set(self._done_ids)
+        self._unplaced = {one: letter for one, letter in self._unplaced.items() if one in known}
+
+    def _place(self, letter: Letter, item: Item) -> None:
+        """Where the message lies now, which is not where it lay if the log was reset meanwhile."""
+        self._letters[item.id] = letter._replace(level=item.level, position=item.position)
 
     def returned(self, message_id: bytes) -> None:
         """A message that was in hand is not begun, and stays in the log for another owner."""
@@ -287,7 +311,7 @@ class Reading:
     def to_acknowledge(self) -> Done:
         """Up to where everything is done, and the letters before that."""
         a, b, c, d = map(Cursor._make, self._ups)
-        letters = [one for one in self._letters if one.position < self._ups[one.level][0]]
+        letters = [one for one in self._letters.values() if one.position < self._ups[one.level][0]]
         return Done(self.ownership, (a, b, c, d), letters, tuple(self._sizes))
 
     def acknowledged(self, done: Done) -> None:
@@ -308,9 +332,11 @@ class Reading:
             elif self._ups[level][0] == up_to[level].position:
                 self._sizes[level] = 0
         if self._letters:
-            self._letters = [
-                one for one in self._letters if one.position >= up_to[one.level].position
-            ]
+            self._letters = {
+                message_id: one
+                for message_id, one in self._letters.items()
+                if one.position >= up_to[one.level].position
+            }
 
     def renewed(self, ownership: Ownership) -> Reading:
         """This, under a new token: nobody else had the inbox in between."""
@@ -327,7 +353,8 @@ class Reading:
         self._done = [{} for _ in LEVELS]
         self.owes = 0
         self._sizes = [0] * len(LEVELS)
-        self._known = set(self._done_ids)
+        self._unplaced.update(self._letters)
+        self._know_the_last()
         self._displaced = set(self._in_hand)
         self._again = True
         self._waiting = [deque() for _ in LEVELS]

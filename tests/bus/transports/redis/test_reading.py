@@ -350,3 +350,71 @@ def test_a_copy_is_known_from_what_was_in_hand_when_the_log_was_reset() -> None:
 
     assert (held, copy.position) == ([], 1)
     assert inbox.to_acknowledge().up_to[2].position == 2
+
+
+def test_what_ends_before_it_is_found_again_says_nothing_of_where_it_lay() -> None:
+    inbox = reading()
+    fetch(inbox, [item(0), item(1), item(2)])
+    inbox.reset((0, 0, 0, 0))
+    inbox.done(item(1).id)
+    inbox.done(item(2).id)
+
+    new = fetch(inbox, [item(0), item(1, name="another"), item(2, name="2.1")])
+    inbox.done(item(0).id)
+
+    assert new == [item(1, name="another")]
+    assert inbox.to_acknowledge().up_to[2] == Cursor(1, item(0).id)
+    inbox.done(new[0].id)
+    assert inbox.to_acknowledge().up_to[2] == Cursor(3, item(2, name="2.1").id)
+
+
+def test_what_was_done_and_comes_again_after_a_reset_counts_until_it_is_acknowledged() -> None:
+    inbox = reading()
+    all_of_them = [item(at) for at in range(3 * MOST)]
+    for one in fetch(inbox, all_of_them[:MOST])[:8]:
+        inbox.done(one.id)
+    inbox.reset((0, 0, 0, 0))
+
+    before = fetch(inbox, all_of_them)
+    inbox.acknowledged(inbox.to_acknowledge())
+    after = inbox.hand_out()
+
+    assert before == []
+    assert after == all_of_them[MOST : MOST + 8]
+
+
+def test_what_was_in_hand_and_never_comes_again_takes_nobodys_place_once_it_is_done() -> None:
+    inbox = reading()
+    for one in fetch(inbox, [item(at) for at in range(MOST)]):
+        inbox.done(one.id)
+    fetch(inbox, [item(at) for at in range(MOST, 2 * MOST)])
+    inbox.acknowledged(inbox.to_acknowledge())
+    lost = inbox.hand_out()
+    inbox.reset((0, 0, 0, 0))
+    for one in lost:
+        inbox.done(one.id)
+
+    new = [item(at, name=f"new {at}") for at in range(MOST)]
+
+    assert fetch(inbox, new) == new
+
+
+@pytest.mark.parametrize("ends_before_the_reset", [True, False])
+def test_a_letter_goes_with_its_message_to_where_that_is_found_again(
+    ends_before_the_reset: bool,
+) -> None:
+    inbox = reading()
+    fetch(inbox, [item(0), item(1)])
+    letter = Letter(2, 0, "rejected", 1, "why")
+    if ends_before_the_reset:
+        inbox.done(item(0).id, letter)
+        inbox.reset((0, 0, 0, 0))
+    else:
+        inbox.reset((0, 0, 0, 0))
+        inbox.done(item(0).id, letter)
+    assert inbox.to_acknowledge().letters == []
+
+    fetch(inbox, [item(0, name="2.1"), item(1, name="2.0")])
+    inbox.done(item(1).id)
+
+    assert inbox.to_acknowledge().letters == [Letter(2, 1, "rejected", 1, "why")]
