@@ -255,7 +255,8 @@ def p99(latencies: Sequence[float]) -> float:
 
 def _entries(ledger: Path) -> list[Entry]:
     found = []
-    for line in ledger.read_text().splitlines():
+    *lines, _ = ledger.read_text().split("\n")  # the last may be half written
+    for line in lines:
         message, _, at = line.rpartition(" ")
         found.append(Entry(message, float(at)))
     return found
