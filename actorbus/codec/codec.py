@@ -17,6 +17,7 @@ from actorbus.codec.frames import (
     WIRE_VERSION,
     Packers,
     check_cost,
+    unpack_flat_dict,
     unpack_frame,
 )
 from actorbus.codec.names import KNOWN_CLASSES
@@ -44,6 +45,7 @@ class Codec:
     __slots__ = (
         "_agent_name",
         "_envelopes",
+        "_last_was_flat",
         "_pack_frame",
         "_reading",
         "_writers",
@@ -65,6 +67,8 @@ class Codec:
         )
         self._writers = Writers(types)
         self._reading = Reading(types, agent_name=self._agent_name, make_ref=make_ref)
+        self._last_was_flat = False
+        """Whether a payload was a dict of plain values: the next one is then, too, mostly."""
 
     def encode_payload(self, payload: Any) -> bytes:
         """The payload alone, in a frame of its own.
@@ -109,9 +113,14 @@ class Codec:
         Raises:
             Undecodable: for any reason at all.
         """
-        frame = unpack_frame(data, self.limit, fields=PAYLOAD_FIELDS)
+        if self._last_was_flat:
+            flat = unpack_flat_dict(data, self.limit)
+            if flat is not None:
+                return flat
+        payload = unpack_frame(data, self.limit, fields=PAYLOAD_FIELDS)[1]
+        self._last_was_flat = payload.__class__ is dict and is_plain(payload)
         try:
-            return self._reading.open(frame[1], 0)
+            return self._reading.open(payload, 0)
         except Undecodable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever wrong arguments of a tag trip over

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgpack  # type: ignore[import-untyped]
 
-from actorbus.codec.tags import MAX_DEPTH
+from actorbus.codec.tags import MAX_DEPTH, PLAIN
 from actorbus.codec.uncarried import with_article
 from actorbus.errors import Undecodable
 
@@ -31,6 +31,8 @@ _BYTES_EACH: Final = 8
 """Of the limit, for each container."""
 _MAY_BEGIN_ONE: Final = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
 """The bytes that a list or a map may begin with; others may hold them too."""
+_FLAT: Final = {bytes((0x92, WIRE_VERSION, 0x80 | size)): size for size in range(1, 16)}
+"""How the frame of a small dict begins, and how many keys that says it has."""
 _WRONG_KEY: Final = "a map with a key other than str, bytes or int"
 _FIRST_BUFFER: Final = 4_096
 """Bytes; msgpack's own 256 KiB come from the kernel and go back with every message."""
@@ -81,6 +83,28 @@ def unpack_frame(data: bytes, limit: int, *, fields: int, version: int = WIRE_VE
     if len(frame) != fields:
         raise Undecodable(f"a frame of {len(frame):,} fields where {fields} were expected")
     return frame
+
+
+def unpack_flat_dict(data: bytes, limit: int) -> dict[str | bytes, Any] | None:
+    """The payload in `data`, if that is a small dict of plain values; else None: ``unpack_frame``.
+
+    msgpack makes it in half the time without a hook. It takes no key but str and bytes then; that
+    a key comes twice shows in how many are left.
+    """
+    if data.__class__ is not bytes or len(data) > SMALL or len(data) > limit:
+        return None
+    if (size := _FLAT.get(data[:3])) is None:
+        return None
+    try:
+        payload: dict[str | bytes, Any] = msgpack.unpackb(data)[1]
+    except Exception:  # noqa: BLE001 - unpack_frame says why
+        return None
+    if len(payload) != size:
+        return None
+    for value in payload.values():
+        if value.__class__ not in PLAIN:
+            return None
+    return payload
 
 
 def check_cost(data: bytes, limit: int) -> None:

@@ -21,7 +21,7 @@ from uuid import UUID
 
 import msgpack  # type: ignore[import-untyped]
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import (
     AnyUrl,
@@ -799,6 +799,45 @@ def survives(data: bytes) -> None:
     for decode in (reader.decode_payload, payload_of_message):
         with suppress(Undecodable):
             reader.check(decode(data))
+
+
+def outcome(codec: Codec, data: bytes) -> Any:
+    """What comes of it, in words that tell apart what is equal: 1, 1.0 and True."""
+    try:
+        return repr(codec.decode_payload(data))
+    except Undecodable as error:
+        return str(error)
+
+
+_SOME = st.integers() | st.floats() | st.booleans() | st.none() | st.text() | st.binary()
+
+
+@given(
+    pairs=st.lists(
+        st.tuples(
+            st.sampled_from(["a", "b", b"a", 1, None, 1.0]),
+            _SOME.filter(lambda one: type(one) is not int or abs(one) < 1 << 63)
+            | st.sampled_from([[], {}, {None: [1, []]}, msgpack.ExtType(1, b""), [{"a": 1}]]),
+        ),
+        max_size=3,
+    ),
+    cut=st.integers(0, 2),
+    more=st.binary(max_size=1),
+    limit=st.sampled_from([4, 16, LIMIT]),
+)
+@example([("a", msgpack.ExtType(1, b""))], 0, b"", LIMIT)
+def test_what_the_payload_before_was_changes_nothing(
+    pairs: list[tuple[Any, Any]], cut: int, more: bytes, limit: int
+) -> None:
+    packer = msgpack.Packer()
+    data = b"\x92\x01" + packer.pack_map_pairs(pairs)
+    data = data[: len(data) - cut] + more
+    after_a_flat_dict = Codec(TypeBook(), limit=limit)
+    after_a_flat_dict.decode_payload(b"\x92\x01\x80")
+    after_a_list = Codec(TypeBook(), limit=limit)
+    after_a_list.decode_payload(b"\x92\x01\x90")
+
+    assert outcome(after_a_flat_dict, data) == outcome(after_a_list, data)
 
 
 @given(st.binary(max_size=200))
