@@ -826,6 +826,7 @@ _SOME = st.integers() | st.floats() | st.booleans() | st.none() | st.text() | st
     limit=st.sampled_from([4, 16, LIMIT]),
 )
 @example([("a", msgpack.ExtType(1, b""))], 0, b"", LIMIT)
+@example([("a", 1), ("a", 2)], 0, b"", LIMIT)
 def test_what_the_payload_before_was_changes_nothing(
     pairs: list[tuple[Any, Any]], cut: int, more: bytes, limit: int
 ) -> None:
