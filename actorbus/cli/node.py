@@ -236,7 +236,7 @@ def _load(node: Node, paths: list[Path], took: float) -> None:
 def _keep_what_is_here() -> None:
     """Have the garbage collector pass over what is there once the node is up.
 
-    That stays as long as the process does: modules and classes, mostly, some 100,000 objects
+    That stays as long as the process does: modules and classes, mostly, 60,000 objects and more
     that each full collection would look at, and there is one every few thousand messages. Only
     who owns the process may say so, so a ``Node`` does not.
     """
