@@ -237,8 +237,8 @@ def _keep_what_is_here() -> None:
     """Have the garbage collector pass over what is there once the node is up.
 
     That stays as long as the process does: modules and classes, mostly, 60,000 objects and more
-    that each full collection would look at, and there is one every few thousand messages. Only
-    who owns the process may say so, so a ``Node`` does not.
+    that each full collection would look at, for 30 ms, with all agents at rest. Only who owns the
+    process may say so, so a ``Node`` does not.
     """
     gc.collect()  # or the garbage would be kept, too
     gc.freeze()
