@@ -10,7 +10,9 @@ import fakeredis
 import pytest
 
 from actorbus import Agent, Node, handles
-from actorbus.bus.transports.redis.log import InboxLog, Outgoing, OwnedBy, Taken
+from actorbus.bus.transports.redis.loads import Outgoing, Taken
+from actorbus.bus.transports.redis.log import InboxLog
+from actorbus.bus.transports.redis.ownership import OwnedBy
 from actorbus.redis_client import RedisServer
 from actorbus.settings import Settings
 

@@ -13,14 +13,9 @@ from uuid import uuid4
 
 import pytest
 
-from actorbus.bus.transports.redis.log import (
-    Fenced,
-    InboxLog,
-    Outgoing,
-    OwnedBy,
-    Ownership,
-    Taken,
-)
+from actorbus.bus.transports.redis.loads import Outgoing, Taken
+from actorbus.bus.transports.redis.log import InboxLog
+from actorbus.bus.transports.redis.ownership import Fenced, OwnedBy, Ownership
 from actorbus.bus.transports.redis.reading import ACK_BATCH
 from actorbus.redis_client import RedisServer
 from tests.faults.deployment import (

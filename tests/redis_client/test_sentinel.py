@@ -12,7 +12,9 @@ from redis import Redis
 from redis.connection import SSLConnection
 from redis.sentinel import SentinelManagedSSLConnection
 
-from actorbus.bus.transports.redis.log import START, InboxLog, Outgoing, Sent, Taken
+from actorbus.bus.transports.redis.loads import Outgoing, Sent, Taken
+from actorbus.bus.transports.redis.log import InboxLog
+from actorbus.bus.transports.redis.ownership import START
 from actorbus.errors import TransportUnavailable
 from actorbus.redis_client import Access, RedisServer, Script, run_all, scripts
 from tests.conftest import free_ports

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actorbus.bus.mailbox import Inbox
-    from actorbus.bus.transports.redis.log import InboxLog, Known, Ownership, Terms
+    from actorbus.bus.transports.redis.log import InboxLog
+    from actorbus.bus.transports.redis.ownership import Known, Ownership, Terms
     from actorbus.bus.transports.redis.stays import Stays
     from actorbus.bus.transports.redis.topics.reader import TopicReader
     from actorbus.bus.transports.redis.trouble import Trouble

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from actorbus.bus.transports.redis.log import Fenced
+from actorbus.bus.transports.redis.ownership import Fenced
 from actorbus.bus.transports.redis.stays import BURIAL
 from actorbus.errors import AgentStopped
 from actorbus.message import Reason
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.consumer import Consumer
     from actorbus.bus.transports.redis.errands import Errands
     from actorbus.bus.transports.redis.leftovers import Leftovers
-    from actorbus.bus.transports.redis.log import InboxLog, Ownership
+    from actorbus.bus.transports.redis.log import InboxLog
+    from actorbus.bus.transports.redis.ownership import Ownership
     from actorbus.bus.transports.redis.stays import Stay, Stays
     from actorbus.bus.transports.redis.topics.reader import TopicReader
     from actorbus.bus.transports.redis.trouble import Trouble

@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from uuid import uuid4
 
 from actorbus.bus.transports.redis.doorbell import Doorbell
-from actorbus.bus.transports.redis.log import Fenced, Letter, Reset, read_along
+from actorbus.bus.transports.redis.log import Letter, read_along
+from actorbus.bus.transports.redis.ownership import Fenced, Reset
 from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 from actorbus.bus.transports.redis.rota import Rota
 from actorbus.errors import TransportUnavailable
@@ -35,13 +36,9 @@ from actorbus.redis_client import decoded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from actorbus.bus.transports.redis.log import (
-        Along,
-        Fetched,
-        InboxLog,
-        Item,
-        Ownership,
-    )
+    from actorbus.bus.transports.redis.items import Item
+    from actorbus.bus.transports.redis.log import Along, Fetched, InboxLog
+    from actorbus.bus.transports.redis.ownership import Ownership
     from actorbus.bus.transports.redis.rota import Due, Fetch
     from actorbus.redis_client import RedisServer
 

@@ -11,8 +11,8 @@ from heapq import merge
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from actorbus.bus.transports.redis.items import ID_SIZE
 from actorbus.bus.transports.redis.letters import as_mail, packed, read_message
-from actorbus.bus.transports.redis.log import ID_SIZE
 from actorbus.codec.signing.sealing import is_sealed
 from actorbus.errors import MailboxFull, UnknownMessage, UnknownRecipient, Untrusted
 from actorbus.message import IdSource, MessageId, MessageKind, format_id

@@ -15,7 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from actorbus.bus.transports.redis.log import ID_SIZE
+from actorbus.bus.transports.redis.items import ID_SIZE
 from actorbus.errors import TransportUnavailable, Undecodable
 from actorbus.redis_client import decoded, encoded
 

@@ -16,13 +16,14 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from actorbus.bus.transports.redis.log import OwnedBy
+from actorbus.bus.transports.redis.ownership import OwnedBy
 from actorbus.errors import TransportUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from actorbus.bus.transports.redis.log import InboxLog, Ownership
+    from actorbus.bus.transports.redis.log import InboxLog
+    from actorbus.bus.transports.redis.ownership import Ownership
 
 _BEATS_A_TTL: Final = 5
 _TICK: Final = 1.0

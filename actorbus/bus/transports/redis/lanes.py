@@ -13,12 +13,13 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from actorbus.bus.transports.redis.log import Load, Taken, Timed, item_of
+from actorbus.bus.transports.redis.items import item_of
+from actorbus.bus.transports.redis.loads import Load, Taken, Timed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from actorbus.bus.transports.redis.log import Sent, Shipped
+    from actorbus.bus.transports.redis.loads import Sent, Shipped
 
 _PER_LANE: Final = 100
 """Messages of one lane in a batch, so that no recipient holds up the others."""

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from actorbus.bus.mailbox import Inbox
     from actorbus.bus.transport import Home
     from actorbus.bus.transports.redis.answers import Answers
-    from actorbus.bus.transports.redis.log import InboxLog, Item, Ownership
+    from actorbus.bus.transports.redis.items import Item
+    from actorbus.bus.transports.redis.log import InboxLog
     from actorbus.bus.transports.redis.mail import Mail
+    from actorbus.bus.transports.redis.ownership import Ownership
     from actorbus.errors import ActorbusError
     from actorbus.message import Reason
 

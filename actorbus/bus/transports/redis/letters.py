@@ -30,7 +30,7 @@ from actorbus.errors import InvalidName, Undecodable, Untrusted
 from actorbus.message import MessageId, check_name
 
 if TYPE_CHECKING:
-    from actorbus.bus.transports.redis.log import Item
+    from actorbus.bus.transports.redis.items import Item
     from actorbus.codec import Codec
     from actorbus.errors import ActorbusError
     from actorbus.message import Entry, Message

@@ -21,156 +21,58 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from zlib import crc32
 
+from actorbus.bus.transports.redis.items import (
+    HEAD,
+    ID_SIZE,
+    LEVELS,
+    Item,
+    read_item,
+)
+from actorbus.bus.transports.redis.loads import (
+    MOST_AT_ONCE,
+    NOT_SHIPPED,
+    TAKEN,
+    Load,
+    Outgoing,
+    Sent,
+    Shipped,
+    add_words,
+    behind,
+    few_enough,
+    loads_of,
+    shipped,
+)
+from actorbus.bus.transports.redis.ownership import (
+    OVERFLOW,
+    Cursor,
+    Cursors,
+    Fenced,
+    Known,
+    OwnedBy,
+    Ownership,
+    Reset,
+    Terms,
+)
 from actorbus.redis_client import Dial, Express, Script, decoded, encoded, run_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from redis import Redis
 
     from actorbus.redis_client import RedisServer
 
-LEVELS: Final = range(4)
-ID_SIZE: Final = 16
-_EXPIRY: Final = 13
-_HEAD: Final = _EXPIRY + 1
-"""Expiry in server milliseconds and a flag, before a message's id and bytes."""
-_NO_EXPIRY: Final = b"0" * _HEAD
-BESIDE: Final = _HEAD + ID_SIZE
-"""Bytes that a message takes in the log beside its blob."""
-MOST_AT_ONCE: Final = 1_000
-"""Messages in one script."""
 _AGENTS_AT_ONCE: Final = 200
 """Agents in a script that sees to many."""
 _FETCHED_AT_ONCE: Final = 4 << 20
 """Bytes that a script fetches."""
 _SHELVES: Final = 64
 """As in ``shelves.lua``."""
-_OVERFLOW: Final = "block"
-"""Of an inbox that does not say its own."""
-
-
-class Outgoing(NamedTuple):
-    """One message on its way. Seconds; ``base`` begins the numbering anew at its sequence."""
-
-    agent: str
-    sequence: int
-    level: int
-    id: bytes
-    blob: bytes
-    ttl: float | None = None
-    delay: float | None = None
-    base: bool = False
-
-
-class Timed(NamedTuple):
-    """A message of a load whose messages are not alike. Seconds."""
-
-    level: int
-    ttl: float | None
-    delay: float | None
-    item: bytes
-
-
-class Load(NamedTuple):
-    """Messages to one agent that follow one another: in bulk, all of it costs little more than
-    its bytes. ``first`` is the sequence of the first."""
-
-    agent: str
-    first: int
-    level: int
-    """Of all; of no meaning where they are ``timed``."""
-    items: Sequence[bytes] = ()
-    timed: Sequence[Timed] = ()
-    """Instead of ``items``, where levels differ, or times are to be kept."""
-    base: bool = False
-
-    def __len__(self) -> int:
-        return len(self.items) or len(self.timed)
-
-
-class Taken(Enum):
-    """What became of a message that was sent."""
-
-    OK = "OK"
-    """It is in the inbox. Also where it was already."""
-    GAP = "GAP"
-    """One before it is missing: send from ``last + 1`` on."""
-    FULL = "FULL"
-    """No room; its number is still free."""
-    DROP = "DROP"
-    """No room, and the inbox is not to be waited for; its number is still free."""
-    NO_AGENT = "NOAGENT"
-
-
-class Sent(NamedTuple):
-    taken: Taken
-    number: int = 0
-    """For GAP, the last sequence that was taken; for FULL, how many messages wait; for NO_AGENT,
-    1 if it is known that the agent ended."""
-
-
-_TAKEN: Final = Sent(Taken.OK)
-
-
-class Shipped(NamedTuple):
-    """What became of a load: how many of its messages are in the inbox, and why the next one is
-    not. Those behind it were not looked at."""
-
-    taken: int
-    refused: Sent | None = None
-
-
-_NOT_SHIPPED: Final = Shipped(0)
-
-
-class Cursor(NamedTuple):
-    """How far an owner has read a level: the next position, and the id before it."""
-
-    position: int = 0
-    id: bytes = b""
-
-
-class Terms(NamedTuple):
-    """What an agent's inbox is like. ``spec`` says how another node makes the agent; b"": none
-    may."""
-
-    capacity: int
-    overflow: str = _OVERFLOW
-    spec: bytes = b""
-
-
-class Known(NamedTuple):
-    """What is known of an agent: its owner ("": nobody yet), and its ``Terms``."""
-
-    node: str
-    spec: bytes
-    capacity: int
-    overflow: str
-
-    @property
-    def terms(self) -> Terms:
-        return Terms(self.capacity, self.overflow, self.spec)
-
-
-Cursors = tuple[Cursor, Cursor, Cursor, Cursor]
-START: Final[Cursors] = (Cursor(), Cursor(), Cursor(), Cursor())
-
-
-class Item(NamedTuple):
-    """A message as it lies in the log. ``expiry`` in server milliseconds; 0: never."""
-
-    level: int
-    position: int
-    id: bytes
-    expiry: int
-    blob: bytes
 
 
 Unread = tuple[int, int, bytes]
@@ -229,59 +131,6 @@ class Wanted(NamedTuple):
     ownership: Ownership
     cursors: Cursors
     most: int = 64
-
-
-class Ownership(NamedTuple):
-    """An agent is ours, until somebody has a newer token."""
-
-    agent: str
-    node: str
-    token: str
-    depth: int
-    heads: tuple[int, int, int, int]
-    delivered: tuple[int, int, int, int]
-    """Up to where an owner before has read; beyond its heads that may have been handled."""
-    fresh: bool
-    """Whether it was another's, or nobody's, before this call."""
-    tried: tuple[int, int] | None = None
-    """Level and position of the message that an owner before began as suspect, and died."""
-    before: str = ""
-    """The node that owned it before this call; "" for nobody."""
-
-    @property
-    def cursors(self) -> Cursors:
-        a, b, c, d = self.heads
-        return Cursor(a), Cursor(b), Cursor(c), Cursor(d)
-
-    def at(self, heads: tuple[int, int, int, int]) -> Ownership:
-        """The same, with the log beginning there."""
-        return self._replace(heads=heads)
-
-
-class Fenced(Exception):
-    """Somebody else owns the agent now. Drop it at once; what it did last does not count."""
-
-    def __init__(self, agent: str) -> None:
-        super().__init__(f"agent {agent!r} has another owner now")
-        self.agent = agent
-
-
-class Reset(Exception):
-    """The log is not the one that was read: begin again at its heads."""
-
-    def __init__(self, agent: str, heads: tuple[int, int, int, int]) -> None:
-        super().__init__(f"the log of {agent!r} begins at {heads} now")
-        self.agent = agent
-        self.heads = heads
-
-
-class OwnedBy(Exception):
-    """A live node owns the agent."""
-
-    def __init__(self, agent: str, node: str) -> None:
-        super().__init__(f"agent {agent!r} is owned by node {node!r}")
-        self.agent = agent
-        self.node = node
 
 
 class InboxLog:
@@ -356,14 +205,14 @@ class InboxLog:
         Raises:
             TransportUnavailable: what became of them is unknown. Sending the same again is safe.
         """
-        loads = _loads(messages)
+        loads = loads_of(messages)
         answers: list[Sent] = []
         for load, (taken, refused) in zip(
             loads, self.ship(producer, loads, create=create), strict=True
         ):
-            answers += [_TAKEN] * taken
+            answers += [TAKEN] * taken
             if refused is not None:
-                answers += [refused, *[_behind(load, taken, refused)] * (len(load) - taken - 1)]
+                answers += [refused, *[behind(load, taken, refused)] * (len(load) - taken - 1)]
         return answers
 
     def ship(self, producer: str, loads: Sequence[Load], *, create: bool = False) -> list[Shipped]:
@@ -375,12 +224,12 @@ class InboxLog:
         by_tag: dict[str, list[int]] = {}
         for at, load in enumerate(loads):
             by_tag.setdefault(self.tag(load.agent), []).append(at)
-        answers: list[Shipped] = [_NOT_SHIPPED] * len(loads)
+        answers: list[Shipped] = [NOT_SHIPPED] * len(loads)
         for tag, mine in by_tag.items():
-            for some in _few_enough(loads, mine):
+            for some in few_enough(loads, mine):
                 words: list[Any] = [producer, self._capacity, self._capacity_bytes, int(create)]
                 for at in some:
-                    _add_words(words, loads[at])
+                    add_words(words, loads[at])
                 told = self._run(self._send, tag, *words)
                 for at, word in zip(some, told, strict=True):
                     answers[at] = shipped(loads[at], word)
@@ -395,7 +244,7 @@ class InboxLog:
         tag = self.tag(load.agent)
         bounds = (producer, self._capacity, self._capacity_bytes, int(create))
         words: list[Any] = ["EVALSHA", self._send.digest, 1, tag, *bounds]
-        _add_words(words, load)
+        add_words(words, load)
         return words
 
     # -- owners
@@ -500,7 +349,7 @@ class InboxLog:
                 if version is None or ended is not None:
                     found.append(None)
                     continue
-                terms = int(capacity or self._capacity), decoded(overflow or b"") or _OVERFLOW
+                terms = int(capacity or self._capacity), decoded(overflow or b"") or OVERFLOW
                 found.append(Known(decoded(node or b""), spec or b"", *terms))
         return found
 
@@ -784,7 +633,7 @@ class InboxLog:
     def _spelled(self, terms: Terms) -> tuple[Any, ...]:
         """What is usual takes no room in the record of an agent."""
         capacity = "-" if terms.capacity == self._capacity else terms.capacity
-        overflow = "-" if terms.overflow == _OVERFLOW else terms.overflow
+        overflow = "-" if terms.overflow == OVERFLOW else terms.overflow
         return (capacity, overflow, terms.spec)
 
     def _owned(self, tag: str, node: str) -> list[str]:
@@ -840,78 +689,8 @@ def _tried(word: bytes) -> tuple[int, int] | None:
     return int(level), int(position)
 
 
-def _loads(messages: Sequence[Outgoing]) -> list[Load]:
-    """Messages that follow one another, to one agent, together."""
-    loads: list[Load] = []
-    timed: list[Timed] = []
-    for agent, sequence, level, message_id, blob, ttl, delay, base in messages:
-        last = loads[-1] if loads else None
-        if (
-            last is None
-            or base
-            or last.agent != agent
-            or last.first + len(timed) != sequence
-            or len(timed) >= MOST_AT_ONCE
-        ):
-            timed = []
-            loads.append(Load(agent, sequence, level, timed=timed, base=base))
-        timed.append(Timed(level, ttl, delay, item_of(message_id, blob)))
-    return loads
-
-
-def item_of(message_id: bytes, blob: bytes) -> bytes:
-    """A message as it lies in the log, if it does not expire."""
-    return _NO_EXPIRY + message_id + blob
-
-
-def _few_enough(loads: Sequence[Load], which: Sequence[int]) -> Iterator[list[int]]:
-    """Parts of some loads that one script may take each."""
-    some: list[int] = []
-    count = 0
-    for at in which:
-        if some and count + len(loads[at]) > MOST_AT_ONCE:
-            yield some
-            some, count = [], 0
-        some.append(at)
-        count += len(loads[at])
-    if some:
-        yield some
-
-
-def _add_words(words: list[Any], load: Load) -> None:
-    """The arguments for a load."""
-    agent, first, level, items, timed, base = load
-    if items:
-        words += (encoded(agent), len(items), first, int(base), level)
-        words += items
-        return
-    words += (encoded(agent), len(timed), first, int(base), "-")
-    for of_level, ttl, delay, item in timed:
-        words += (
-            of_level,
-            0 if ttl is None else max(1, int(ttl * 1_000)),
-            0 if delay is None else int(delay * 1_000),
-            item,
-        )
-
-
-def _behind(load: Load, taken: int, refused: Sent) -> Sent:
-    """What becomes of those behind one that was not taken."""
-    if refused.taken is Taken.FULL or refused.taken is Taken.DROP:
-        return Sent(Taken.GAP, load.first + taken - 1)
-    return refused
-
-
 def _giving(ownership: Ownership, what: str) -> tuple[str, str, str, str]:
     return what, encoded(ownership.agent), encoded(ownership.node), ownership.token
-
-
-def shipped(load: Load, word: bytes) -> Shipped:
-    """What SEND's word for a load means."""
-    if word == b"OK":
-        return Shipped(len(load))
-    taken, name, number = word.decode().split(" ")
-    return Shipped(int(taken), Sent(Taken(name), int(number)))
 
 
 def _acking(done: Done) -> list[Any]:
@@ -975,20 +754,6 @@ def read_along(data: bytes) -> Along:
     return Along(decoded(agent), token.decode(), int(level), cursor, tuple(items), int(now))
 
 
-_made: Final = tuple.__new__
-
-
-def read_item(level: int, position: int, item: bytes) -> Item:
-    expiry = item[:_HEAD]
-    if expiry == _NO_EXPIRY and len(item) >= BESIDE:
-        # Not by the name of the class, whose own __new__ takes half as long again.
-        return _made(Item, (level, position, item[_HEAD:BESIDE], 0, item[BESIDE:]))
-    if len(item) < BESIDE or not expiry[:_EXPIRY].isdigit():
-        # Not ours: it comes out as a message of no bytes, which nobody can decode.
-        return Item(level, position, item[_HEAD:BESIDE], 0, b"")
-    return Item(level, position, item[_HEAD:BESIDE], int(expiry[:_EXPIRY]), item[BESIDE:])
-
-
 def _letter(fields: dict[bytes, bytes]) -> dict[str, Any]:
     item = fields[b"item"]
     return {
@@ -997,6 +762,6 @@ def _letter(fields: dict[bytes, bytes]) -> dict[str, Any]:
         "reason": fields[b"reason"].decode(),
         "attempts": int(fields[b"attempts"]),
         "error": fields[b"error"].decode(errors="replace"),
-        "id": item[_HEAD : _HEAD + ID_SIZE],
-        "blob": item[_HEAD + ID_SIZE :],
+        "id": item[HEAD : HEAD + ID_SIZE],
+        "blob": item[HEAD + ID_SIZE :],
     }

@@ -20,8 +20,9 @@ from actorbus.errors import Undecodable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from actorbus.bus.transports.redis.items import Item
     from actorbus.bus.transports.redis.letters import Note
-    from actorbus.bus.transports.redis.log import InboxLog, Item
+    from actorbus.bus.transports.redis.log import InboxLog
     from actorbus.bus.transports.redis.topics.log import Entry
     from actorbus.codec import Codec
     from actorbus.codec.signing import Trust

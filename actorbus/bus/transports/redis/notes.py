@@ -7,6 +7,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from actorbus.bus.transports.redis.herald import read_ahead
+from actorbus.bus.transports.redis.items import Item
 from actorbus.bus.transports.redis.letters import (
     NOTE_LEVEL,
     Cancelled,
@@ -15,7 +16,7 @@ from actorbus.bus.transports.redis.letters import (
     StopAgent,
     notes_of,
 )
-from actorbus.bus.transports.redis.log import Item, Terms
+from actorbus.bus.transports.redis.ownership import Terms
 from actorbus.bus.transports.redis.unreadable import refuse
 from actorbus.errors import Rejected, Undecodable, Untrusted
 from actorbus.message import MessageId, Reason
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.answers import Answers
     from actorbus.bus.transports.redis.consumer import Consumer
     from actorbus.bus.transports.redis.errands import Errands
-    from actorbus.bus.transports.redis.log import InboxLog, Letter, Ownership
+    from actorbus.bus.transports.redis.log import InboxLog, Letter
     from actorbus.bus.transports.redis.mail import Mail
+    from actorbus.bus.transports.redis.ownership import Ownership
     from actorbus.bus.transports.redis.reading import Reading
     from actorbus.bus.transports.redis.requests import Requests
     from actorbus.bus.transports.redis.stays import Stays

@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from actorbus.bus.transports.redis.letters import is_notes
-from actorbus.bus.transports.redis.log import Fenced, OwnedBy, Reset
+from actorbus.bus.transports.redis.ownership import Fenced, OwnedBy, Reset
 from actorbus.errors import OwnerLost
 from actorbus.message import Reason
 

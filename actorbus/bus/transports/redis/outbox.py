@@ -18,7 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.bus.transports.redis.lanes import Accepted, Lanes
-from actorbus.bus.transports.redis.log import MOST_AT_ONCE
+from actorbus.bus.transports.redis.loads import MOST_AT_ONCE
 from actorbus.bus.transports.redis.shortcut import Shortcut
 from actorbus.errors import TransportUnavailable
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from actorbus.bus.transports.redis.lanes import News, Parcel
-    from actorbus.bus.transports.redis.log import InboxLog, Shipped
+    from actorbus.bus.transports.redis.loads import Shipped
+    from actorbus.bus.transports.redis.log import InboxLog
 
 _MOST: Final = MOST_AT_ONCE
 _FIRST_PAUSE: Final = 0.02

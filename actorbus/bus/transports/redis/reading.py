@@ -16,12 +16,15 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from actorbus.bus.transports.redis.log import BESIDE, LEVELS, Cursor, Done, Item, read_item
+from actorbus.bus.transports.redis.items import BESIDE, LEVELS, Item, read_item
+from actorbus.bus.transports.redis.log import Done
+from actorbus.bus.transports.redis.ownership import Cursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from actorbus.bus.transports.redis.log import Along, Cursors, Letter, Ownership, Unread
+    from actorbus.bus.transports.redis.log import Along, Letter, Unread
+    from actorbus.bus.transports.redis.ownership import Cursors, Ownership
 
 ACK_BATCH: Final = 16
 """Messages of an agent that are handed out and not acknowledged: what may run twice."""

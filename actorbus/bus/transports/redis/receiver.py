@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from actorbus.bus.transport import Home
     from actorbus.bus.transports.redis.answers import Answers
-    from actorbus.bus.transports.redis.log import Item
+    from actorbus.bus.transports.redis.items import Item
     from actorbus.bus.transports.redis.mail import Mail
     from actorbus.bus.transports.redis.reading import Reading
     from actorbus.bus.transports.redis.reclaims import Reclaims

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actorbus.bus.transports.redis.log import OwnedBy
+from actorbus.bus.transports.redis.ownership import OwnedBy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable
 
     from actorbus.bus.transports.redis.consumer import Recipient
-    from actorbus.bus.transports.redis.log import Done, Ownership
+    from actorbus.bus.transports.redis.log import Done
+    from actorbus.bus.transports.redis.ownership import Ownership
     from actorbus.bus.transports.redis.reading import Reading
 
 _ACK_AFTER: Final = 0.02

@@ -10,7 +10,7 @@ from actorbus.bus.origin import CURRENT
 from actorbus.bus.transports.redis.herald import HEARD, Herald, read_heard
 from actorbus.bus.transports.redis.lanes import Accepted, Hole, Parcel, Refused
 from actorbus.bus.transports.redis.letters import NOTE_LEVEL, notes_of, pack_cancel, pack_stop
-from actorbus.bus.transports.redis.log import Taken
+from actorbus.bus.transports.redis.loads import Taken
 from actorbus.bus.transports.redis.outbox import Outbox
 from actorbus.bus.transports.redis.requests import Requests
 from actorbus.errors import (

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from actorbus.bus.transports.redis.log import shipped
+from actorbus.bus.transports.redis.loads import shipped
 from actorbus.errors import TransportUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from actorbus.bus.transports.redis.log import InboxLog, Load, Shipped
+    from actorbus.bus.transports.redis.loads import Load, Shipped
+    from actorbus.bus.transports.redis.log import InboxLog
     from actorbus.redis_client import Line
 
 _LARGEST: Final = 16_384

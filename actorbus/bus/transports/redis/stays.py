@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from actorbus.bus.transports.redis.log import Fenced
+from actorbus.bus.transports.redis.ownership import Fenced
 from actorbus.bus.transports.redis.reading import ACK_BATCH
 from actorbus.errors import NameTaken
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from actorbus.bus.transports.redis.consumer import Consumer
-    from actorbus.bus.transports.redis.log import Ownership, Terms
+    from actorbus.bus.transports.redis.ownership import Ownership, Terms
 
 BURIAL: Final = 5.0
 """Seconds that what an agent had in hand may take to end, once the agent has."""

@@ -44,11 +44,12 @@ from actorbus.bus.transports.redis.keeper import Keeper
 from actorbus.bus.transports.redis.lanes import REDISCOVERY
 from actorbus.bus.transports.redis.leftovers import Leftovers
 from actorbus.bus.transports.redis.letters import is_notes
-from actorbus.bus.transports.redis.log import Fenced, InboxLog, OwnedBy, Terms
+from actorbus.bus.transports.redis.log import InboxLog
 from actorbus.bus.transports.redis.mail import Mail
 from actorbus.bus.transports.redis.muster import Muster
 from actorbus.bus.transports.redis.notes import Notes
 from actorbus.bus.transports.redis.orphans import Orphans
+from actorbus.bus.transports.redis.ownership import Fenced, OwnedBy, Terms
 from actorbus.bus.transports.redis.receiver import Arrivals, Receiver
 from actorbus.bus.transports.redis.reclaims import Reclaims
 from actorbus.bus.transports.redis.sender import Sender

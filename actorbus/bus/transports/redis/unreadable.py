@@ -13,7 +13,7 @@ from actorbus.message import IdSource, Message, MessageId, MessageKind, Priority
 
 if TYPE_CHECKING:
     from actorbus.bus.transport import Home
-    from actorbus.bus.transports.redis.log import Item
+    from actorbus.bus.transports.redis.items import Item
     from actorbus.errors import Undecodable
 
 CLAIMED_HEADER: Final = "actorbus-claimed-id"

@@ -8,13 +8,14 @@ from uuid import uuid4
 import pytest
 
 from actorbus.bus.transports.redis.adopter import Adopter
-from actorbus.bus.transports.redis.log import InboxLog, Terms
+from actorbus.bus.transports.redis.ownership import Terms
 from actorbus.bus.transports.redis.stays import Stays
 from actorbus.bus.transports.redis.trouble import Trouble
 from actorbus.errors import TransportUnavailable
 from actorbus.telemetry import Telemetry, TransportTrouble
 
 if TYPE_CHECKING:
+    from actorbus.bus.transports.redis.log import InboxLog
     from actorbus.telemetry import Event
 
 NODE = f"n~{uuid4().hex[:16]}"

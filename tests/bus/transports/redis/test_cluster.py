@@ -9,25 +9,17 @@ from uuid import uuid4
 import pytest
 
 from actorbus.bus.transports.redis.deployment import check_in
-from actorbus.bus.transports.redis.log import (
-    START,
-    Cursor,
-    Done,
-    Fenced,
-    InboxLog,
-    Outgoing,
-    OwnedBy,
-    Sent,
-    Taken,
-    Wanted,
-)
+from actorbus.bus.transports.redis.loads import Outgoing, Sent, Taken
+from actorbus.bus.transports.redis.log import Done, InboxLog, Wanted
+from actorbus.bus.transports.redis.ownership import START, Cursor, Fenced, OwnedBy
 from actorbus.errors import TransportUnavailable
 from actorbus.redis_client import RedisServer, Script, run_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from actorbus.bus.transports.redis.log import Cursors, Fetched
+    from actorbus.bus.transports.redis.log import Fetched
+    from actorbus.bus.transports.redis.ownership import Cursors
     from tests.conftest import Cluster
 
 TTL = 60.0

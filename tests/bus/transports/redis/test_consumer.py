@@ -11,8 +11,10 @@ import pytest
 
 from actorbus.bus.transports.redis.consumer import Consumer
 from actorbus.bus.transports.redis.lanes import Accepted, Parcel, Refused
-from actorbus.bus.transports.redis.log import START, Fenced, Fetched, InboxLog, Letter, Taken
+from actorbus.bus.transports.redis.loads import Taken
+from actorbus.bus.transports.redis.log import Fetched, InboxLog, Letter
 from actorbus.bus.transports.redis.outbox import Outbox
+from actorbus.bus.transports.redis.ownership import START, Fenced
 from actorbus.errors import TransportUnavailable
 from actorbus.redis_client import RedisServer
 from tests.waiting import until
@@ -20,8 +22,8 @@ from tests.waiting import until
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from actorbus.bus.transports.redis.items import Item
     from actorbus.bus.transports.redis.lanes import News
-    from actorbus.bus.transports.redis.log import Item
     from actorbus.bus.transports.redis.reading import Reading
     from actorbus.bus.transports.redis.shortcut import Shortcut
 

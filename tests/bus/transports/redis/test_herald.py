@@ -19,9 +19,9 @@ from actorbus.bus.transports.redis.herald import (
 )
 from actorbus.bus.transports.redis.lanes import Accepted, Parcel
 from actorbus.bus.transports.redis.letters import notes_of, pack_value
-from actorbus.bus.transports.redis.log import Terms
 from actorbus.bus.transports.redis.notes import Notes
 from actorbus.bus.transports.redis.outbox import Outbox
+from actorbus.bus.transports.redis.ownership import Terms
 from actorbus.bus.transports.redis.sender import Sender
 from actorbus.codec.signing import make_keys
 from actorbus.errors import Undecodable

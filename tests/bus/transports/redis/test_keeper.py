@@ -9,12 +9,14 @@ from uuid import uuid4
 import pytest
 
 from actorbus.bus.transports.redis.keeper import Keeper
-from actorbus.bus.transports.redis.log import InboxLog, Ownership, Terms
+from actorbus.bus.transports.redis.ownership import Ownership, Terms
 from actorbus.errors import TransportUnavailable
 from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from actorbus.bus.transports.redis.log import InboxLog
 
 TTL = 30.0
 """Seconds. A node that left is dead at once."""

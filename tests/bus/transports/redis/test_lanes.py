@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from actorbus.bus.transports.redis.lanes import Accepted, Hole, Lanes, Parcel, Refused
-from actorbus.bus.transports.redis.log import InboxLog, Load, Sent, Shipped, Taken
+from actorbus.bus.transports.redis.loads import Load, Sent, Shipped, Taken
+from actorbus.bus.transports.redis.log import InboxLog
 from actorbus.redis_client import RedisServer
 
 NEVER = 1e9

@@ -9,31 +9,24 @@ from uuid import uuid4
 
 import pytest
 
-from actorbus.bus.transports.redis.log import (
+from actorbus.bus.transports.redis.loads import Outgoing, Sent, Taken
+from actorbus.bus.transports.redis.log import Done, Fetched, InboxLog, Letter, Wanted, read_along
+from actorbus.bus.transports.redis.ownership import (
     START,
     Cursor,
     Cursors,
-    Done,
     Fenced,
-    Fetched,
-    InboxLog,
-    Item,
     Known,
-    Letter,
-    Outgoing,
     OwnedBy,
     Ownership,
     Reset,
-    Sent,
-    Taken,
     Terms,
-    Wanted,
-    read_along,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from actorbus.bus.transports.redis.items import Item
     from actorbus.redis_client import RedisServer
 
 TTL = 10.0

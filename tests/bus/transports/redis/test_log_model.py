@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import fakeredis
@@ -10,17 +10,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from actorbus.bus.transports.redis.log import (
-    Cursor,
-    Cursors,
-    Fenced,
-    InboxLog,
-    Item,
-    Outgoing,
-    Ownership,
-    Taken,
-)
+from actorbus.bus.transports.redis.loads import Outgoing, Taken
+from actorbus.bus.transports.redis.log import InboxLog
+from actorbus.bus.transports.redis.ownership import Cursor, Cursors, Fenced, Ownership
 from actorbus.redis_client import RedisServer
+
+if TYPE_CHECKING:
+    from actorbus.bus.transports.redis.items import Item
 
 CAPACITY = 8
 producers = st.sampled_from(["p", "q"])

@@ -12,7 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from actorbus.bus.transports.redis.log import START, Cursor, InboxLog, Letter, Outgoing
+from actorbus.bus.transports.redis.loads import Outgoing
+from actorbus.bus.transports.redis.log import InboxLog, Letter
+from actorbus.bus.transports.redis.ownership import START, Cursor
 from actorbus.errors import InvalidName
 from actorbus.message import Priority, check_name
 from actorbus.redis_client import decoded, encoded

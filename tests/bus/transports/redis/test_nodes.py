@@ -48,7 +48,8 @@ from actorbus import (
     agent,
     handles,
 )
-from actorbus.bus.transports.redis.log import InboxLog, Outgoing
+from actorbus.bus.transports.redis.loads import Outgoing
+from actorbus.bus.transports.redis.log import InboxLog
 from actorbus.redis_client import RedisServer
 from actorbus.telemetry import TransportAway, TransportTrouble
 from tests.waiting import until

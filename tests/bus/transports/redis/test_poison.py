@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from actorbus.bus.transports.redis.log import START, Cursor, Letter, Outgoing
+from actorbus.bus.transports.redis.loads import Outgoing
+from actorbus.bus.transports.redis.log import Letter
+from actorbus.bus.transports.redis.ownership import START, Cursor
 
 if TYPE_CHECKING:
     from actorbus.bus.transports.redis.log import InboxLog

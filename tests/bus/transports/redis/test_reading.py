@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actorbus.bus.transports.redis.log import Along, Cursor, Item, Letter, Ownership
+from actorbus.bus.transports.redis.items import Item
+from actorbus.bus.transports.redis.log import Along, Letter
+from actorbus.bus.transports.redis.ownership import Cursor, Ownership
 from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 
 MOST = ACK_BATCH - ACK_BATCH // 4

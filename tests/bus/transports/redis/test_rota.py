@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from actorbus.bus.transports.redis.log import Item, Ownership
+from actorbus.bus.transports.redis.items import Item
+from actorbus.bus.transports.redis.ownership import Ownership
 from actorbus.bus.transports.redis.reading import Reading
 from actorbus.bus.transports.redis.rota import Rota
 

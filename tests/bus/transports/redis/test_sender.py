@@ -9,7 +9,7 @@ import pytest
 
 from actorbus.bus.transports.redis.errands import Errands
 from actorbus.bus.transports.redis.lanes import Accepted, Parcel, Refused
-from actorbus.bus.transports.redis.log import Taken
+from actorbus.bus.transports.redis.loads import Taken
 from actorbus.bus.transports.redis.mail import Mail
 from actorbus.bus.transports.redis.sender import Sender, Sent
 from actorbus.codec import Codec, TypeBook

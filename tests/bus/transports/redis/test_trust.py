@@ -10,7 +10,9 @@ import pytest
 
 from actorbus import Agent, AgentFailed, AskTimeout, Node, Rejected, handles
 from actorbus.bus.transports.redis.letters import pack_message
-from actorbus.bus.transports.redis.log import InboxLog, Outgoing, Taken, Terms
+from actorbus.bus.transports.redis.loads import Outgoing, Taken
+from actorbus.bus.transports.redis.log import InboxLog
+from actorbus.bus.transports.redis.ownership import Terms
 from actorbus.codec import Codec, TypeBook
 from actorbus.codec.signing import make_keys
 from actorbus.codec.signing.sealing import read_seal
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from actorbus.bus.transports.redis.log import Item
+    from actorbus.bus.transports.redis.items import Item
 
 DEADLINE = 10.0
 

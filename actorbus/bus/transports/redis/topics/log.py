@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from actorbus.bus.transports.redis.log import ID_SIZE
+from actorbus.bus.transports.redis.items import ID_SIZE
 from actorbus.errors import InvalidName
 from actorbus.message import check_topic
 from actorbus.redis_client import Script, decoded, encoded, run_all

@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from actorbus.bus.transports.redis.doorbell import Doorbell
-from actorbus.bus.transports.redis.log import Fenced
+from actorbus.bus.transports.redis.ownership import Fenced
 from actorbus.bus.transports.redis.topics.audience import Audience, is_like, read_back, written
 from actorbus.bus.transports.redis.topics.following import Following, Missed
 from actorbus.bus.transports.redis.topics.log import START, Rewound, entrance, point_of, saving

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from actorbus.bus.transports.redis.log import Fenced
+from actorbus.bus.transports.redis.ownership import Fenced
 from actorbus.errors import TransportUnavailable
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from actorbus.bus.transports.redis.log import Outgoing, Sent, Taken
+from actorbus.bus.transports.redis.loads import Outgoing, Sent, Taken
 from actorbus.bus.transports.redis.topics.log import (
     START,
     TOPICS,

@@ -13,8 +13,10 @@ import pytest
 from actorbus.bus.gap import Gap
 from actorbus.bus.routing import Route
 from actorbus.bus.transports.redis.lanes import Parcel
-from actorbus.bus.transports.redis.log import Fenced, InboxLog, Outgoing
+from actorbus.bus.transports.redis.loads import Outgoing
+from actorbus.bus.transports.redis.log import InboxLog
 from actorbus.bus.transports.redis.outbox import Outbox
+from actorbus.bus.transports.redis.ownership import Fenced
 from actorbus.bus.transports.redis.topics.following import AHEAD
 from actorbus.bus.transports.redis.topics.log import TOPICS, TopicLog, event
 from actorbus.bus.transports.redis.topics.reader import TopicReader
