@@ -14,12 +14,13 @@ import contextlib
 import random
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 from actorbus.bus.transports.redis.doorbell import Doorbell
 from actorbus.bus.transports.redis.ownership import Fenced
 from actorbus.bus.transports.redis.topics.audience import Audience, is_like, read_back, written
-from actorbus.bus.transports.redis.topics.following import Following, Missed
+from actorbus.bus.transports.redis.topics.following import ENOUGH, Following, Missed
 from actorbus.bus.transports.redis.topics.log import START, Rewound, entrance, point_of, saving
 from actorbus.bus.transports.redis.topics.record import Lost, Record, Rewritten
 from actorbus.errors import TransportUnavailable, Undecodable
@@ -125,6 +126,12 @@ class TopicReader:
         agent follows from exactly where the server says."""
         self._asking = 0
         """How many others than the reader want their turn."""
+        self._over: deque[tuple[str, bytes]] = deque()
+        """What agents are done with, and nobody was told of yet."""
+        self._woken = False
+        """Whether somebody was woken since to look at it."""
+        self._parking = 0
+        """How many wait until agents are done with what they have."""
         self._rung = True
         self._since: float | None = None
         """Since when something is to be saved."""
@@ -249,11 +256,16 @@ class TopicReader:
         with self._changed:
             for agent in names:
                 self._following.end(agent)
-            self._changed.wait_for(lambda: not any(map(self._following.in_hand, names)), timeout)
+            self._parking += 1
+            try:
+                self._changed.wait_for(lambda: not self._in_hand(names), timeout)
+            finally:
+                self._parking -= 1
         parked: list[str] = []
         for some in _chunks(names):
             with self._our_turn():
                 with self._changed:
+                    self._settle()
                     found = {one: at for one in some if (at := self._following.point(one))}
                 words = [word for one, at in found.items() for word in (encoded(one), str(at))]
                 if words:
@@ -277,17 +289,28 @@ class TopicReader:
         """Agents are another node's: drop them here, and say nothing to the server."""
         self._drop(list(agents))
 
-    def done(self, agent: str, event_id: bytes) -> bool:
-        """An agent is done with an event or a gap. False: it does not have it in hand."""
-        with self._changed:
-            if not self._following.done(agent, event_id):
-                return False
-            first = self._since is None
-            if first:
-                self._since = time.monotonic()
-            if first or self._following.hurries or not self._following.in_hand(agent):
+    def done(self, agent: str, event_id: bytes) -> None:
+        """An agent is done with an event or a gap; nothing happens if it does not have it in hand.
+
+        It waits for nobody: a thousand agents may be done with an event while the next is placed.
+        """
+        self._over.append((agent, event_id))
+        is_enough = self._since is None or self._parking or len(self._over) >= ENOUGH
+        if is_enough and not self._woken:
+            self._woken = True
+            with self._changed:
                 self._changed.notify_all()
-            return True
+
+    def _settle(self) -> None:
+        """See what agents are done with."""
+        self._woken = False
+        while self._over:
+            if self._following.done(*self._over.popleft()) and self._since is None:
+                self._since = time.monotonic()
+
+    def _in_hand(self, agents: Iterable[str]) -> bool:
+        self._settle()
+        return any(map(self._following.in_hand, agents))
 
     @property
     def lagging(self) -> frozenset[str]:
@@ -298,6 +321,7 @@ class TopicReader:
     def pending(self, agent: str) -> int:
         """Events that an agent is to get or has in hand, as far as they were read."""
         with self._changed:
+            self._settle()
             return self._following.waiting(agent) + self._following.in_hand(agent)
 
     # -- subscriptions
@@ -472,6 +496,7 @@ class TopicReader:
 
     def _is_due(self, now: float) -> bool:
         with self._changed:
+            self._settle()
             if self._following.hurries:
                 return True
             return self._since is not None and now - self._since >= _SAVE_AFTER
@@ -479,6 +504,7 @@ class TopicReader:
     def _wait(self) -> None:
         """Wait for a bell, for something to save, or for the next look."""
         with self._changed:
+            self._settle()
             if self._closing or self._rung or self._following.hurries:
                 return
             until = self._sweep_at
@@ -513,6 +539,7 @@ class TopicReader:
     def _save(self) -> None:
         """Tell the server how far the agents are."""
         with self._changed:
+            self._settle()
             since, self._since = self._since, None
             save = self._following.to_save()
             if save is None:

@@ -90,7 +90,7 @@ class Node:
             some = self.in_hand.get(agent, [])[:most]
             del self.in_hand.get(agent, [])[:most]
         for event_id in some:
-            assert self.reader.done(agent, event_id)
+            self.reader.done(agent, event_id)
 
     def has(self, agent: str, count: int) -> bool:
         with self._changed:
@@ -681,3 +681,23 @@ def _until_it_works(call: Callable[[], Any]) -> Any:
         except TransportUnavailable:
             continue
     raise AssertionError("it never worked")
+
+
+def test_agents_that_are_done_do_not_wait_while_events_are_placed(deployment: Deployment) -> None:
+    node = deployment.node()
+    agents = ["a", "b", "c"]
+    node.slow.update(agents)
+    node.reader.join(agents)
+    deployment.publish("one")
+    assert all(node.has(agent, 1) for agent in agents)
+    handlers = [threading.Thread(target=node.handle, args=(agent,)) for agent in agents]
+
+    with node.reader._changed:  # as the reader does then
+        for handler in handlers:
+            handler.start()
+        # One of them at most is about to wake the reader.
+        until(lambda: sum(handler.is_alive() for handler in handlers) <= 1)
+
+    for handler in handlers:
+        handler.join(DEADLINE)
+    until(lambda: not any(map(node.reader.pending, agents)))
