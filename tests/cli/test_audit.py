@@ -392,6 +392,22 @@ def test_nothing_is_written_over_history_itself(
     assert anchors.read_bytes() == before
 
 
+@pytest.mark.parametrize("command", ["export", "conversation"])
+def test_nothing_is_written_over_anchors_that_are_kept_elsewhere(
+    ids: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("an anchor")
+    monkeypatch.setenv("ACTORBUS_AUDIT_ANCHORS", str(elsewhere))
+    options = ["--overwrite"] if command == "export" else [ids[0]]
+
+    result = _audit(command, *options, "-o", str(elsewhere))
+
+    assert result.exit_code == 1
+    assert "history itself is kept there" in result.stderr
+    assert elsewhere.read_text() == "an anchor"
+
+
 @pytest.mark.parametrize(
     "arguments", [["tail"], ["causes", "2"], ["talk"], ["times"], ["export", "--format", "csv"]]
 )

@@ -64,8 +64,18 @@ def opened(url: str | None, **options: Any) -> Audit:
     return Audit(url, **options)
 
 
-def _history(audit: Url = None, tenant: Tenant = "default", project: Project = "default") -> Audit:
-    return opened(audit, tenant=tenant, project=project)
+def _history(
+    audit: Url = None,
+    tenant: Tenant = "default",
+    project: Project = "default",
+    anchors: Annotated[
+        Path | None, typer.Option(envvar="ACTORBUS_AUDIT_ANCHORS", hidden=True)
+    ] = None,
+) -> Audit:
+    from actorbus.persistence.anchors import place_of
+
+    # The anchors, so that no command takes their file for another.
+    return opened(audit, tenant=tenant, project=project, anchors=place_of(anchors))
 
 
 History = Annotated[Audit, From(_history)]
