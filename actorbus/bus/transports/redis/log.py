@@ -500,6 +500,8 @@ class InboxLog:
     def drop(self, ownership: Ownership, reason: str) -> None:
         """The agent ends for good: what waits for it becomes dead letters, its inbox goes.
 
+        Without a `reason` what waits goes with it.
+
         Raises:
             Fenced: it is not ours any more.
         """

@@ -19,7 +19,7 @@ from actorbus.bus.transports.redis.letters import (
 from actorbus.bus.transports.redis.ownership import Terms
 from actorbus.bus.transports.redis.unreadable import refuse
 from actorbus.errors import Rejected, Undecodable, Untrusted
-from actorbus.message import MessageId, Reason
+from actorbus.message import MessageId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,13 +111,14 @@ class Notes:
         return self._log.known([self._name]) != [None]
 
     def close(self) -> None:
-        """
+        """What still comes is for nobody: who asked has an answer, or was told that there is none.
+
         Raises:
             TransportUnavailable: the server did not answer.
             Fenced: others have ended it, because they took this node for dead.
         """
         if self._ownership is not None:
-            self._log.drop(self._ownership, Reason.STOPPED)
+            self._log.drop(self._ownership, reason="")
 
     def take(self, items: Sequence[Item], now: int) -> None:
         for item in items:

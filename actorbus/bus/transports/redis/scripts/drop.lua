@@ -1,7 +1,7 @@
 -- DROP: an agent ends for good. What it had waiting becomes dead letters.
 --
 -- KEYS[1]  the partition's tag
--- ARGV     agent, token, reason, how many at most
+-- ARGV     agent, token, reason ('': no letters are written), how many at most
 -- Returns  {'OK', left} | {'FENCED', token}; call again until nothing is left
 local tag, agent, token = KEYS[1], ARGV[1], ARGV[2]
 local meta = tag .. ':a:' .. agent
@@ -13,7 +13,7 @@ local room, left = tonumber(ARGV[4]), 0
 for level = 0, 3 do
   local list = tag .. ':i:' .. agent .. ':' .. level
   local some = room > 0 and redis.call('LRANGE', list, 0, room - 1) or {}
-  for _, item in ipairs(some) do
+  for _, item in ipairs(ARGV[3] ~= '' and some or {}) do
     redis.call('XADD', tag .. ':dlq', 'MAXLEN', '~', 100000, '*', 'agent', agent, 'level', level,
       'reason', ARGV[3], 'attempts', '0', 'error', '', 'owner', token, 'item', item)
   end
