@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from actorbus.bus.transports.redis.items import ID_SIZE
 from actorbus.bus.transports.redis.letters import as_mail, packed, read_message
+from actorbus.bus.transports.redis.ownership import CAPACITY, CAPACITY_BYTES
 from actorbus.codec.signing.sealing import is_sealed
 from actorbus.errors import MailboxFull, UnknownMessage, UnknownRecipient, Untrusted
 from actorbus.message import IdSource, MessageId, MessageKind, format_id
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 500
 _HEAD: Final = 14
-_CAPACITY: Final = (10_000, 64 * 1024 * 1024)
-"""Of an inbox that does not say its own: messages, bytes."""
 
 
 class StoredLetter(NamedTuple):
@@ -145,7 +144,7 @@ class DeploymentLetters:
         )
         tag, entry = letter.place
         body = new_id.to_bytes(ID_SIZE, "big") + as_mail(mail)
-        arguments = [entry, encoded(letter.agent), letter.level, *_CAPACITY, body]
+        arguments = [entry, encoded(letter.agent), letter.level, CAPACITY, CAPACITY_BYTES, body]
         with self._server.errors():
             told: Any = self._replay(self._client, [tag], arguments)
         match told[0]:

@@ -48,6 +48,8 @@ from actorbus.bus.transports.redis.loads import (
     shipped,
 )
 from actorbus.bus.transports.redis.ownership import (
+    CAPACITY,
+    CAPACITY_BYTES,
     OVERFLOW,
     Cursor,
     Cursors,
@@ -151,8 +153,8 @@ class InboxLog:
         *,
         namespace: str = "actorbus",
         partitions: int = 1,
-        capacity: int = 10_000,
-        capacity_bytes: int = 64 * 1024 * 1024,
+        capacity: int = CAPACITY,
+        capacity_bytes: int = CAPACITY_BYTES,
     ) -> None:
         self._server = server
         self._express = Express(server)

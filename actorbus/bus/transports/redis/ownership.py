@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+CAPACITY: Final = 10_000
+CAPACITY_BYTES: Final = 64 * 1024 * 1024
 OVERFLOW: Final = "block"
-"""Of an inbox that does not say its own."""
+"""Of an inbox that does not say its own, which stands nowhere on the server: all that count on
+it take it from here."""
 
 
 class Cursor(NamedTuple):
