@@ -263,7 +263,10 @@ def _is_elsewhere(result: Exception) -> bool:
 
 
 def _leave(client: Any, attempt: int, errors: Sequence[Any] = ()) -> None:
-    """Look anew for who has what. After a while, but for slots that are said to have moved."""
+    """Look anew for who has what. After a while, but for slots that are said to have moved.
+
+    Where these went is believed: whoever else is asked may not have heard of it yet.
+    """
     from redis.cluster import RedisCluster
     from redis.exceptions import MovedError, RedisClusterException, RedisError
 
@@ -277,5 +280,7 @@ def _leave(client: Any, attempt: int, errors: Sequence[Any] = ()) -> None:
         client.nodes_manager.initialize(
             additional_startup_nodes_info=[(one.host, one.port) for one in moved[:3]]
         )
-    except (RedisError, RedisClusterException):
-        return  # nobody answers: the next round says so
+        for one in moved:
+            client.nodes_manager.move_slot(one)
+    except (RedisError, RedisClusterException, KeyError):
+        return  # nobody answers, or has the slot: the next round says so

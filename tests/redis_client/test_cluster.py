@@ -97,17 +97,21 @@ class TestManyScripts:
 
 
 class TestSlotsThatMove:
+    @pytest.fixture
+    def keys(self, keys: list[str], redis_cluster: Cluster) -> list[str]:
+        """The first in a slot that holds no key, of other tests either: no other can be moved."""
+        drawn = (f"{{{uuid4().hex}}}" for _ in range(1_000))
+        return [next(one for one in drawn if not _holds_any(redis_cluster, one)), *keys[1:]]
+
     def test_a_slot_that_has_moved_is_found_where_it_is(
         self, server: RedisServer, keys: list[str], redis_cluster: Cluster
     ) -> None:
         client: Any = server.client
         slot = client.keyslot(keys[0])
         old, new = _holder_and_another(redis_cluster, slot)
-        with direct(new) as target:
-            here = target.execute_command("CLUSTER MYID").decode()
-        for process in (new, old, *redis_cluster.servers):
-            with direct(process) as one:
-                one.execute_command("CLUSTER SETSLOT", slot, "NODE", here)
+        with direct(old) as source, direct(new) as target:
+            _begin_to_move(slot, source, target)
+            _end_the_move(slot, source, target)
 
         assert run_all(client, calls(keys)) == answers(keys, 1)
         assert ADD(client, [keys[0]], [1]) == [keys[0].encode(), b"2"]
@@ -121,18 +125,32 @@ class TestSlotsThatMove:
         slot = client.keyslot(keys[0])
         old, new = _holder_and_another(redis_cluster, slot)
         with direct(old) as source, direct(new) as target:
-            there = source.execute_command("CLUSTER MYID").decode()
-            here = target.execute_command("CLUSTER MYID").decode()
-            target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", there)
-            source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", here)
+            _begin_to_move(slot, source, target)
 
         assert run_all(client, calls(keys)) == answers(keys, 1)
 
         with direct(old) as source, direct(new) as target:
             assert not source.dbsize() or keys[0].encode() not in source.keys(f"{keys[0]}*")
             assert keys[0].encode() in target.keys(f"{keys[0]}*")
-            for one in (target, source):
-                one.execute_command("CLUSTER SETSLOT", slot, "NODE", here)
+            _end_the_move(slot, source, target)
+
+    def test_who_was_told_where_a_slot_is_goes_there_though_others_have_not_heard_of_it(
+        self, server: RedisServer, keys: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client: Any = server.client
+        nodes = client.nodes_manager
+        slot = client.keyslot(keys[0])
+        holder = nodes.slots_cache[slot][0].name
+        before = next(one for one in client.get_primaries() if one.name != holder)
+        old = {**nodes.slots_cache, slot: [before]}
+
+        def read_an_old_table(**_: Any) -> None:
+            nodes.slots_cache = dict(old)
+
+        read_an_old_table()
+        monkeypatch.setattr(nodes, "initialize", read_an_old_table)
+
+        assert run_all(client, calls(keys)) == answers(keys, 1)
 
 
 class TestBells:
@@ -248,6 +266,31 @@ def _has(cluster: Cluster, number: int, key: str) -> bool:
     with direct(cluster.servers[number]) as client:
         slot = client.cluster("keyslot", key)
     return _holder_and_another(cluster, slot)[0] is cluster.servers[number]
+
+
+def _begin_to_move(slot: int, source: Any, target: Any) -> None:
+    target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", _id_of(source))
+    source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", _id_of(target))
+
+
+def _end_the_move(slot: int, source: Any, target: Any) -> None:
+    # Who imported it has the newest epoch from here on, so no gossip from before undoes it.
+    for one in (target, source):
+        one.execute_command("CLUSTER SETSLOT", slot, "NODE", _id_of(target))
+
+
+def _id_of(client: Any) -> str:
+    return str(client.execute_command("CLUSTER MYID").decode())
+
+
+def _holds_any(cluster: Cluster, key: str) -> bool:
+    """Whether a server has keys in the slot of that key."""
+    for server in cluster.servers:
+        with direct(server) as client:
+            slot = client.cluster("keyslot", key)
+            if client.cluster("countkeysinslot", slot):
+                return True
+    return False
 
 
 def _first(ear: Any) -> Any:
