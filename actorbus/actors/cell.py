@@ -87,6 +87,7 @@ class Cell:
         "message_count",
         "name",
         "on_end",
+        "on_stir",
         "parent",
         "parked",
         "pykka_side",
@@ -141,6 +142,8 @@ class Cell:
         self.restarts: list[float] | None = None
         self.drain: Stop | None = None
         self.on_end: list[Callable[[], object]] | None = None
+        self.on_stir: Callable[[Cell], object] | None = None
+        """Told once, when it next goes to work."""
         self._retries: dict[MessageId, Message[Any]] | None = None
         """What waits for another attempt outside the mailbox, where order does not matter."""
         self.stalled = False
@@ -175,6 +178,11 @@ class Cell:
     def load(self) -> int:
         """Messages waiting and in hand."""
         return len(self.mailbox) + max(self.in_flight, not self.mailbox.idle)
+
+    def when_stirred(self, tell: Callable[[Cell], object]) -> bool:
+        """Call `tell` once, as its next turn begins. Until then it is at rest, if it is now."""
+        self.on_stir = tell
+        return True
 
     @property
     def drains(self) -> bool:
@@ -273,6 +281,8 @@ class Cell:
         This loop is the hot path of the whole project: it does inline what ``_succeeded`` says
         in words, and leaves everything unusual to methods.
         """
+        if self.on_stir is not None:
+            self._stir(self.on_stir)
         activation = self.activation
         if activation.__class__ is not Activation:
             activation = self.activation = Activation(self)
@@ -489,6 +499,11 @@ class Cell:
                 self._queue_again()
                 return
 
+    def _stir(self, tell: Callable[[Cell], object]) -> None:
+        # First forgotten, then told: whoever is told may ask to be told again.
+        self.on_stir = None
+        tell(self)
+
     def _goes_on(self, now: float, end_of_turn: float) -> bool:
         """Whether a turn whose share is used up goes on: nobody waits for one, and it is young."""
         began = end_of_turn - self.runtime.turn_seconds
@@ -514,6 +529,8 @@ class Cell:
 
     async def turn_on_loop(self) -> None:
         """The same on the node's event loop, where a handler may be a coroutine."""
+        if self.on_stir is not None:
+            self._stir(self.on_stir)
         if not self.waits_in_turn:
             await self._start_several()
             return

@@ -13,7 +13,7 @@ from actorbus.errors import InvalidArgument, did_you_mean
 from actorbus.message import OpenStrEnum, check_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 
 class AgentStatus(OpenStrEnum):
@@ -99,6 +99,14 @@ class Member(Protocol):
     @property
     def load(self) -> int:
         """Messages waiting and in hand."""
+
+    def when_stirred(self, tell: Callable[[Member], object]) -> bool:
+        """Call `tell` once, when it next goes to work; only the last `tell` given is called.
+
+        While it is idle with nothing waiting, nothing that it shows changes before that. `tell`
+        is called on the thread that works, and is quick. False: it never tells, so whoever
+        wants to know looks.
+        """
 
 
 def capability_names(capabilities: object) -> tuple[str, ...]:

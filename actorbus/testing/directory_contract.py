@@ -22,9 +22,10 @@ from actorbus.registry.directory import ChangeKind, DirectoryChange
 from actorbus.registry.entry import AgentStatus, Capability, Entry, capability_names
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from actorbus.registry.directory import Directory
+    from actorbus.registry.entry import Member
 
 
 @dataclass(eq=False)
@@ -38,6 +39,9 @@ class ListedAgent:
     status: AgentStatus = AgentStatus.IDLE
     message_count: int = 0
     load: int = 0
+
+    def when_stirred(self, tell: Callable[[Member], object]) -> bool:
+        return False
 
 
 def entry(member: ListedAgent, node: str) -> Entry:

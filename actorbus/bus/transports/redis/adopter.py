@@ -117,10 +117,14 @@ class Adopter:
 
     def strays(self, names: list[str]) -> list[str]:
         """Which of these agents, this node's by what the server says, nobody here knows of."""
+        here = self._stays.here
         return [
             name
             for name in names
-            if not is_notes(name) and not self._stays.is_known(name) and name not in self._adopted
+            if name not in here  # as nearly all are, which takes no lock
+            and not is_notes(name)
+            and not self._stays.is_known(name)
+            and name not in self._adopted
         ]
 
     def adopt(self, ownership: Ownership) -> None:

@@ -59,6 +59,8 @@ class Rota:
         """Agents that may have messages to fetch."""
         self._urgent: dict[str, None] = {}
         """Agents that may have URGENT ones, which are fetched where there is no room for others."""
+        self._asked: dict[str, None] = {}
+        """Agents that were fetched for, and may have had no answer."""
         self._owing: dict[str, float] = {}
         """Agents with something to acknowledge, and since when."""
 
@@ -76,6 +78,7 @@ class Rota:
         self.readings.pop(agent, None)
         self._hungry.pop(agent, None)
         self._urgent.pop(agent, None)
+        self._asked.pop(agent, None)
         self._owing.pop(agent, None)
 
     # -- fetching
@@ -98,9 +101,12 @@ class Rota:
 
     def look_again(self) -> None:
         """Have what was fetched in vain fetched again."""
-        for agent, (reading, _) in self.readings.items():
-            if reading.owes_a_fetch:
+        for agent in list(self._asked):
+            reading = self.reading(agent)
+            if reading is not None and reading.owes_a_fetch:
                 self._hungry[agent] = None
+            else:
+                del self._asked[agent]
 
     def to_fetch(self, besides: Container[str] = ()) -> list[Fetch]:
         """For whom to fetch, but for those of whom an answer is known that they were not told."""
@@ -118,6 +124,7 @@ class Rota:
         for agent, count in counts.items():
             reading, recipient = self.readings[agent]
             reading.owes_a_fetch = True
+            self._asked[agent] = None
             wanted = Wanted(reading.ownership, reading.cursors, count)
             chosen.append(Fetch(reading, recipient, wanted))
         return chosen

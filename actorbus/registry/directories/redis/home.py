@@ -12,7 +12,7 @@ from actorbus.registry.directories.redis.table import Departure, Joining
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from actorbus.registry.entry import Entry
+    from actorbus.registry.entry import Entry, Member
 
 
 class Own:
@@ -45,6 +45,9 @@ class Home:
         """Whether the table may not have all agents (any more)."""
         self.untold: dict[int, float] = {}
         """Agents that the table was not told of yet, and since when they are here."""
+        self._restless: dict[int, Own] = {}
+        """Agents that may stand otherwise than was told. Those at rest say when they no longer
+        are, on any thread and without the lock."""
         self._numbers: dict[str, int] = {}
         self._kinds: dict[bytes, int] = {}
         self._users: dict[int, int] = {}
@@ -65,7 +68,7 @@ class Home:
             self._users[kind] = 0
         self._users[kind] += 1
         own = Own(entry, self._next(), kind, Figures.of(entry.member))
-        self.agents[own.number] = own
+        self.agents[own.number] = self._restless[own.number] = own
         return own.joining()
 
     def take_in(self, entry: Entry, written: bytes, now: float) -> int:
@@ -91,6 +94,7 @@ class Home:
         if own is None:
             return None
         self.untold.pop(number, None)
+        self._restless.pop(number, None)
         name = own.entry.member.name
         if self._numbers.get(name) == number:
             del self._numbers[name]
@@ -113,21 +117,39 @@ class Home:
         """All are gone."""
         self.agents.clear()
         self.untold.clear()
+        self._restless.clear()
 
     def kinds(self, joining: Iterable[Joining]) -> dict[int, bytes]:
         """What is written of the kinds of those that join."""
         return {one.kind: self._written[one.kind] for one in joining if one.kind in self._written}
 
     def worth_telling(self) -> list[tuple[Own, Figures]]:
-        """Those who stand otherwise than was told, by so much that it matters."""
+        """Those who stand otherwise than was told, by so much that it matters.
+
+        Only those are looked at that went to work since they were last found at rest.
+        """
         found = []
-        for own in list(self.agents.values()):
-            if own.number in self.untold:
+        for number, own in list(self._restless.items()):
+            if number in self.untold:
                 continue
+            # In this order: whoever goes to work from here on is put back by ``_stirred``.
+            del self._restless[number]
+            if number not in self.agents:
+                continue  # it was stirred as it left
+            tells = own.entry.member.when_stirred(self._stirred)
             now = Figures.of(own.entry.member)
-            if now != own.told and worth_telling(own.told, now):
+            if worth_telling(own.told, now):
                 found.append((own, now))
+            elif tells and now.at_rest:
+                continue
+            self._restless[number] = own
         return found
+
+    def _stirred(self, member: Member) -> None:
+        number = self._numbers.get(member.name)
+        own = None if number is None else self.agents.get(number)
+        if own is not None:
+            self._restless[own.number] = own
 
     def _next(self) -> int:
         self._last += 1

@@ -12,7 +12,7 @@ from actorbus.errors import InvalidArgument, InvalidName, Undecodable
 from actorbus.registry.entry import AgentStatus, Capability, capability_names
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from actorbus.codec import Codec
     from actorbus.registry.entry import Member
@@ -30,7 +30,13 @@ class Figures(NamedTuple):
 
     @classmethod
     def of(cls, member: Member) -> Figures:
+        # The count last: of one that is found idle, it is what it stays.
         return cls(member.status, member.load, member.message_count)
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether they stay so until the agent goes to work again."""
+        return self.status is AgentStatus.IDLE and not self.load
 
     @classmethod
     def read(cls, words: Sequence[bytes]) -> Figures:
@@ -146,6 +152,9 @@ class RemoteMember:
 
     def take(self, figures: Figures) -> None:
         self.status, self.load, self.message_count = figures
+
+    def when_stirred(self, tell: Callable[[Member], object]) -> bool:
+        return False
 
     @property
     def agent_type(self) -> str:

@@ -114,6 +114,31 @@ class TestFetching:
 
         assert names(rota.to_fetch()) == ["a"]
 
+    def test_who_was_not_fetched_for_is_not_looked_at_again(self) -> None:
+        rota, looked = Rota(WINDOW), []
+
+        class Seen(dict[str, Any]):
+            def get(self, name: str, default: Any = None) -> Any:
+                looked.append(name)
+                return super().get(name, default)
+
+            def items(self) -> Any:
+                looked.extend(self)
+                return super().items()
+
+        rota.readings = Seen()
+        read(rota, "a", "b")
+        rota.look("a")
+        rota.to_fetch()
+        looked.clear()
+
+        rota.look_again()
+        fetched(rota, "a", 1)
+        rota.look_again()
+        rota.look_again()
+
+        assert looked == ["a", "a"]
+
     def test_who_is_not_read_for_any_more_is_left_out(self, rota: Rota) -> None:
         read(rota, "a", "b")
         rota.look_at_all()
