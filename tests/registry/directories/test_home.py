@@ -117,6 +117,20 @@ def test_what_the_server_did_not_take_is_told_again() -> None:
     assert told(home) == {"works": not_taken[0][1]}
 
 
+def test_a_table_that_is_told_all_anew_has_everyone_as_they_stand_once_they_rest() -> None:
+    home = Home("a")
+    member = Telling("works", message_count=1_000)
+    lives_in(home, member)
+    told(home)
+    member.begin()
+
+    (anew,) = home.settled()
+    member.end()
+    last = told(home).get("works", anew.figures)
+
+    assert (last.status, last.load) == (AgentStatus.IDLE, 0)
+
+
 def test_who_left_is_not_told_of_though_it_works_on() -> None:
     home = Home("a")
     member = Telling("works")

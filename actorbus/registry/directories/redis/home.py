@@ -27,7 +27,7 @@ class Own:
         self.told = told
 
     def joining(self) -> Joining:
-        """As it stood when it came: told twice, it is the same."""
+        """As it stood when it was last told of: told twice, it is the same."""
         return Joining(self.entry.member.name, self.number, self.kind, self.told)
 
 
@@ -106,12 +106,9 @@ class Home:
         return Departure(self.token, name, number, own.kind if last else None)
 
     def settled(self) -> list[Joining]:
-        """All that the table was told of and that have their names, as if they joined now."""
+        """All that the table was told of and that have their names, as they joined."""
         owns = [self.agents[one] for one in self._numbers.values() if one not in self.untold]
-        return [
-            Joining(one.entry.member.name, one.number, one.kind, Figures.of(one.entry.member))
-            for one in owns
-        ]
+        return [one.joining() for one in owns]
 
     def leave(self) -> None:
         """All are gone."""
