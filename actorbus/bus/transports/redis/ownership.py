@@ -59,7 +59,8 @@ class Ownership(NamedTuple):
     tried: tuple[int, int] | None = None
     """Level and position of the message that an owner before began as suspect, and died."""
     before: str = ""
-    """The node that owned it before this call; "" for nobody."""
+    """The node that owned it before; "" for nobody. This node, if it did before this call and
+    nobody else had it just before that."""
 
     @property
     def cursors(self) -> Cursors:

@@ -363,6 +363,25 @@ class TestOwning:
         again = log.acquire("counter", "n1", ttl=TTL)
         assert (again.token, again.fresh) == (mine.token, False)
 
+    def test_who_took_over_and_did_not_hear_so_is_told_again_who_had_it(
+        self, log: InboxLog
+    ) -> None:
+        log.acquire("counter", "dead", ttl=TTL)
+        first = log.acquire("counter", "n1", ttl=TTL)
+
+        again = log.acquire("counter", "n1", ttl=TTL)
+
+        assert (first.before, again.before) == ("dead", "dead")
+
+    def test_who_got_what_was_given_up_hears_of_nobody_before(self, log: InboxLog) -> None:
+        log.acquire("counter", "dead", ttl=TTL)
+        log.release(log.acquire("counter", "n1", ttl=TTL))
+
+        first = log.acquire("counter", "n2", ttl=TTL)
+
+        assert first.before == ""
+        assert log.acquire("counter", "n2", ttl=TTL).before == "n2"
+
     def test_who_takes_over_begins_at_what_was_acknowledged_last(self, log: InboxLog) -> None:
         first = log.acquire("counter", "n1", ttl=TTL)
         log.send("p", [message(number) for number in range(1, 5)])

@@ -12,7 +12,8 @@
 -- The spec says how another node makes the agent; those without one run nowhere else.
 --
 -- A token is newer than any before it, also after the server lost its tail: the greater of the
--- old one plus 1 and the server's microseconds. Owning it already gives the same token again.
+-- old one plus 1 and the server's microseconds. Owning it already gives the same token again, and
+-- tells of the same owner before: the first answer may have been lost.
 local tag, what, agent, node = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local meta = tag .. ':a:' .. agent
 redis.call('DEL', tag .. ':none')  -- a first write that an exhausted memory allows
@@ -36,7 +37,7 @@ local function move(to)
   redis.call('HDEL', shelf_of(agent, owner == '' and '-' or owner), agent)
   redis.call('SREM', tag .. ':rdy:' .. (owner == '' and '-' or owner), agent)
   redis.call('HSET', meta, 'node', to, 'tok', token, 'v', '1')
-  redis.call('HDEL', meta, 'seen')
+  redis.call('HDEL', meta, 'seen', 'was')
   redis.call('HSET', shelf_of(agent, to == '' and '-' or to), agent, '')
   -- One that was given up ran somewhere: it is to run again, though nothing waits for it.
   if tonumber(got[3] or 0) > 0 or to == '' then
@@ -62,6 +63,7 @@ end
 if what == 'acquire' then
   if owner == node then
     note(ARGV[5], ARGV[6], ARGV[7])
+    owner = redis.call('HGET', meta, 'was') or owner
     return answer(old, 0)
   end
   if owner ~= '' then
@@ -70,7 +72,9 @@ if what == 'acquire' then
     if alive then return {'OWNED', owner} end
   end
   note(ARGV[5], ARGV[6], ARGV[7])
-  return answer(move(node), 1)
+  local token = move(node)
+  if owner ~= '' then redis.call('HSET', meta, 'was', owner) end
+  return answer(token, 1)
 end
 if what == 'offer' then
   if redis.call('HEXISTS', meta, 'v') == 1 then return answer(old, 0) end
