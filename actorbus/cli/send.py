@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from actorbus.bus.transport import Guarantee
 from actorbus.cli.audit.common import AsJson, console, inert, print_json
 from actorbus.cli.deployment import Bus, Namespace  # noqa: TC001 - typer reads the hints
 from actorbus.cli.guest import failures_told, guest
@@ -78,6 +79,9 @@ def send(
             option, whom, value_of(text), how if delay is None else {**how, "delay": delay}
         )
     with guest(bus, namespace, sign_as) as node:
+        if delay is not None and not node.bus.guarantees.gives(Guarantee.SURVIVES):
+            why = "over plain pub/sub its sender keeps it, and this command ends at once"
+            raise InvalidArgument("a delay", delay, why)
         _send(node, order)
         _await(node, timeout)
     said = {"": f"agent {whom!r}", "--topic": f"topic {whom!r}", "--broadcast": "every agent"}

@@ -279,6 +279,9 @@ def test_over_plain_pubsub_one_can_send_and_ask_too(command: Commands, redis_url
 
         told = command("ask", "counter", '{"body": "to be"}', "--bus", bus)
         sent = command("send", "counter", '{"body": "to be"}', "--bus", bus)
+        later = command("send", "counter", '{"body": "to be"}', "--bus", bus, "--delay", "1")
 
     assert json.loads(told.stdout) == {"words": 2}
     assert sent.exit_code == 0, sent.output
+    assert later.exit_code == 2, "a command that ends would lose it"
+    assert "its sender keeps it" in later.output
