@@ -95,13 +95,15 @@ _MEANINGS: Final = (
         "no sentinel that answered knows a living master of that service",
     ),
 )
+_CLIENT: Final = r"<redis\.client\.Redis\(.*?\bhost=([^,)]*),port=(\d+).*?\)>\)>\)>"
+"""How redis-py names a sentinel that does not answer: by all that it is configured with."""
 _SILENT: Final = "it did not answer; where it speaks no TLS, the scheme begins with redis"
 """A server without TLS waits for the end of what it takes for a command."""
 
 
 def meant(error: Exception, *, tls: bool) -> str:
     """The library's words, and before them what they mean, where that is known."""
-    text = str(error) or type(error).__name__
+    text = re.sub(_CLIENT, r"\1:\2", str(error)) or type(error).__name__
     if tls and "Timeout connecting" in text:
         return f"{_SILENT} ({text})"
     if re.search(_HUNG_UP, text):

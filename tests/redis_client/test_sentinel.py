@@ -121,7 +121,9 @@ def test_no_sentinel_at_all_is_one_sentence() -> None:
         server.client.ping()
 
     assert "s3cret" not in str(raised.value)
-    assert "127.0.0.1:2" in str(raised.value)
+    assert "127.0.0.1:1 - " in str(raised.value)
+    assert "127.0.0.1:2 - " in str(raised.value)
+    assert "Connection(" not in str(raised.value)
     server.close()
 
 
