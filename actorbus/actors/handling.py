@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _TRACEBACK_LIMIT: Final = 4_096
+_LINE_LIMIT: Final = 500
+_LEFT_OUT: Final = "\n…\n"
 
 
 class Unhandled(NoHandler):
@@ -300,9 +302,17 @@ def said(error: BaseException) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """The traceback as text, its end if it is long."""
+    """The traceback as text. Of a long one its beginning and its end, so that it says where it
+    was raised, and what, also where the error's own words are long."""
     try:
         text = "".join(traceback.format_exception(error))
     except Exception as broken:  # noqa: BLE001 - the error's own code runs here
         text = f"{type(error).__name__}, which cannot be shown: {type(broken).__name__}"
-    return text if len(text) <= _TRACEBACK_LIMIT else f"...{text[-_TRACEBACK_LIMIT:]}"
+    if len(text) <= _TRACEBACK_LIMIT:
+        return text
+    lines = text.splitlines()
+    text = "\n".join(one if len(one) <= _LINE_LIMIT else f"{one[:_LINE_LIMIT]}…" for one in lines)
+    if len(text) <= _TRACEBACK_LIMIT:
+        return text
+    half = (_TRACEBACK_LIMIT - len(_LEFT_OUT)) // 2
+    return f"{text[:half]}{_LEFT_OUT}{text[-half:]}"

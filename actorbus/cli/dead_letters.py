@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 
     from actorbus.bus.transports.redis.dead_letters import DeploymentLetters, StoredLetter
 
+_IN_SHORT: Final = 200
+"""Characters of an error in a list: a row is as wide as the widest where it goes to a file."""
+
 OfReason = Annotated[
     str | None,
     typer.Option("--reason", metavar="WORD", help=f"Only these: {', '.join(Reason)}."),
 ]
 OfAgent = Annotated[str | None, typer.Option("--agent", metavar="NAME", help="Only that agent's.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, metavar="N", help="The newest, so many.")]
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of messages.")]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of messages.")]
 All = Annotated[bool, typer.Option("--all", help="All that the options leave, instead of ids.")]
 
 app = typer.Typer(
@@ -82,7 +85,7 @@ def list_letters(
             inert(one.agent),
             inert(one.reason, style="red"),
             str(one.attempts),
-            inert(_last_line(one.error)),
+            inert(_in_short(one.error)),
         )
     console().print(listed)
     if kept > len(found) and reason is None and agent is None:
@@ -238,6 +241,10 @@ def _contents(letters: DeploymentLetters, letter: StoredLetter) -> dict[str, Any
     }
 
 
-def _last_line(error: str) -> str:
-    lines = error.strip().splitlines()
-    return lines[-1] if lines else "-"
+def _in_short(error: str) -> str:
+    """What was raised, or why it was refused, in one line; `show` has all of it."""
+    lines = error.strip().splitlines() or ["-"]
+    frames = [at for at, line in enumerate(lines) if line.startswith('  File "')]
+    after = lines[frames[-1] + 1 :] if frames else []
+    line = next((one for one in after if not one.startswith(" ")), lines[0])
+    return line if len(line) <= _IN_SHORT else f"{line[:_IN_SHORT]}…"

@@ -89,6 +89,28 @@ def test_dead_letters_are_listed_newest_first(
 
 
 @pytest.mark.parametrize(
+    ("body", "row"),
+    [
+        ("first\nsecond", "ValueError: bad \\x1b[31mfirst"),
+        ("x" * 100_000, f"ValueError: bad \\x1b[31m{'x' * 179}…"),
+        ("\n".join("lines" * 1_000), "ValueError: bad \\x1b[31ml"),
+    ],
+)
+def test_a_list_says_what_was_raised_in_a_short_line(
+    command: Commands, node: Node, fussy: type[Fussy], body: str, row: str
+) -> None:
+    node.tell("fussy", Text(body=body))
+    node.drain(5)
+
+    (letter,) = kept(command, 1)
+    (_, line) = command("dead-letters", "list", COLUMNS="2000").stdout.splitlines()
+
+    assert line.rstrip().endswith(row)
+    assert len(letter["error"]) <= 4_096
+    assert "raise ValueError" in letter["error"]
+
+
+@pytest.mark.parametrize(
     ("options", "found"),
     [
         (["--reason", "rejected"], ["counter"]),

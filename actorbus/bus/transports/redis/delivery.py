@@ -61,7 +61,7 @@ class Delivery:
         attempt: int,
     ) -> None:
         if status is Status.DEAD and self._letter is None:
-            why = (error or "")[-_LONGEST_ERROR:]
+            why = (error or "")[:_LONGEST_ERROR]
             self._letter = Letter(0, 0, reason or Reason.HANDLER_ERROR, attempt, why)
         self.handled(recipient)
 
