@@ -123,9 +123,7 @@ def delete(
 def keys(
     where: Where,
     bus: Bus,
-    prefix: Annotated[
-        str, typer.Argument(metavar="[PREFIX]", help="Only keys that start so.")
-    ] = "",
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Only keys that start so.")] = "",
     agent: Actor = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
@@ -174,9 +172,7 @@ def history(
 def watch(
     where: Where,
     bus: Bus,
-    prefix: Annotated[
-        str, typer.Argument(metavar="[PREFIX]", help="Only keys that start so.")
-    ] = "",
+    prefix: Annotated[str, typer.Argument(metavar="PREFIX", help="Only keys that start so.")] = "",
     count: Annotated[
         int | None, typer.Option("-n", min=1, metavar="N", help="End after so many.")
     ] = None,

@@ -16,7 +16,7 @@ MOST_READ: Final = 64 << 20
 """Characters of a payload that are read before it is known to be too large."""
 
 Target = Annotated[
-    str, typer.Argument(metavar="[NAME]", help="The agent. Left out with --any, --all and others.")
+    str, typer.Argument(metavar="NAME", help="The agent. Left out with --any, --all and others.")
 ]
 Payload = Annotated[
     str | None,

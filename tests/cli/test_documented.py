@@ -68,6 +68,20 @@ def test_a_command_line_that_is_shown_is_taken(
     taken(line)
 
 
+def usages(command: Any, name: str) -> Iterator[str]:
+    with command.make_context(name, [], resilient_parsing=True) as context:
+        yield command.get_usage(context)
+    for one, inner in getattr(command, "commands", {}).items():
+        yield from usages(inner, f"{name} {one}")
+
+
+def test_no_argument_is_bracketed_twice() -> None:
+    shown = list(usages(typer.main.get_command(app), "actorbus"))
+
+    assert len(shown) > 30
+    assert [one for one in shown if re.search(r"[\[{][\[{]", one)] == []
+
+
 def test_there_are_some_of_each_page() -> None:
     assert len(list(shown())) > 30
 

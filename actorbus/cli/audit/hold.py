@@ -20,7 +20,7 @@ def hold(
     history: Changed,
     what: Annotated[
         str | None,
-        typer.Argument(metavar="[tenant|run:NAME|conversation:ID]", help="Nothing: list holds."),
+        typer.Argument(metavar="tenant|run:NAME|conversation:ID", help="Nothing: list holds."),
     ] = None,
     why: Annotated[str | None, typer.Option("--why", help="The reason, which is kept.")] = None,
     release: Annotated[bool, typer.Option("--release", help="End the hold.")] = False,

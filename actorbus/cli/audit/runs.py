@@ -33,7 +33,7 @@ _OF_PARTS: Final = ("agent", "node")
 def runs(
     history: History,
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="List the agents that took part in it.")
+        str | None, typer.Argument(metavar="RUN", help="List the agents that took part in it.")
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", help="At most so many.")] = 50,
     before: Annotated[
