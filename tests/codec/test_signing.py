@@ -25,6 +25,7 @@ from actorbus.codec.signing import (
     is_sealed,
     make_keys,
     private_key,
+    sealing,
     trusted_keys,
     vouched,
 )
@@ -229,6 +230,21 @@ class TestReplays:
         assert by.open("counter", ours, NOW).blob == b"a"
         assert why_refused(ours, by=by) == Distrust.REPLAYED
         assert why_refused(others, by=by, recipient="bank") == Distrust.REPLAYED
+
+    def test_of_too_many_inboxes_that_began_anew_the_first_is_forgotten(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sealing, "_STAYS", 1)
+        one, by = signer(), verifier()
+        ours, others = one.seal("counter", b"a", NOW), one.seal("bank", b"b", NOW)
+        by.open("counter", ours, NOW)
+        by.open("bank", others, NOW)
+
+        by.forget("counter")
+        by.forget("bank")
+
+        assert why_refused(ours, by=by) == Distrust.REPLAYED
+        assert by.open("bank", others, NOW).blob == b"b"
 
     def test_what_was_refused_is_not_remembered(self) -> None:
         sealed, by = signer().seal("counter", b"blob", NOW), verifier()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import secrets
 import struct
 import threading
+from collections import OrderedDict
 from enum import StrEnum
 from itertools import count
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -162,7 +163,8 @@ class Verifier:
         self._domain = _domain(namespace)
         self._window = window
         self._replays = Replays() if replays is None else replays
-        self._stays: dict[bytes, int] = {}
+        # Not a dict: what is first in one is found behind all that was taken out before it.
+        self._stays: OrderedDict[bytes, int] = OrderedDict()
         self._beginnings = count(1)
         self._lock = threading.Lock()
 
@@ -176,7 +178,7 @@ class Verifier:
             self._stays.pop(name, None)
             self._stays[name] = next(self._beginnings)
             if len(self._stays) > _STAYS:
-                del self._stays[next(iter(self._stays))]
+                self._stays.popitem(last=False)
 
     def open(
         self, recipient: str, sealed: bytes, now: float, *, level: int = 0, again: bool = False

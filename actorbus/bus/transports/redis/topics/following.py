@@ -18,7 +18,7 @@ is known by its id is not given out again, and its point is the new one.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from actorbus.bus.gap import Gap
@@ -200,7 +200,8 @@ class Following:
         """Those with something that waits."""
         self._serial = 0
         self._log = 0
-        self._known: dict[bytes, _Known] = {}
+        # Not a dict: what is first in one is found behind all that was taken out before it.
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
         """What was read last."""
         self._steps: deque[tuple[Point, bytes]] = deque([(at, b"")], maxlen=_STEPS)
         """Where one can go back to."""
@@ -349,7 +350,7 @@ class Following:
         self._known.pop(what.id, None)
         self._known[what.id] = _Known(born, self._log, what.point.number)
         if len(self._known) > _REMEMBERED:
-            del self._known[next(iter(self._known))]
+            self._known.popitem(last=False)
         if what.point.number % _STEP == 0:
             self._steps.append((what.point, what.id))
 

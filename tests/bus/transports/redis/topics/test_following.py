@@ -334,6 +334,19 @@ class TestRewinding:
         assert one.done("a", old[1].id)
         assert one.point("a") == again.point
 
+    def test_past_its_bound_what_was_read_first_is_no_longer_known(self) -> None:
+        one = following("a")
+        old = [entry(at) for at in (1, 2, 3)]
+        with patch.object(module, "_REMEMBERED", 2):
+            one.came(found(old), NAMED)
+        numbers(one)
+        done(one, "a", 1, 2, 3)
+
+        one.rewound(Rewound(Point(3, 35), None))
+        one.came(found([what._replace(point=Point(what.point.number, 99)) for what in old]), NAMED)
+
+        assert numbers(one) == {"a": [1]}
+
     def test_it_goes_further_back_where_the_log_is_not_the_same_either(self) -> None:
         one = following("a")
         with patch.object(module, "_STEP", 2):
