@@ -184,6 +184,7 @@ class RedisServer:
             "health_check_interval": _HEALTH_CHECK,
             "retry": patience(retries),
             "client_name": self._name,
+            "driver_info": None,  # two more round trips, and a right that only 6.2 knows by name
             "protocol": 2,
             "legacy_responses": False,
         }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-RIGHTS: Final = "~{* resetchannels &{* +@all -@dangerous +info +client|setname +client|setinfo"
+RIGHTS: Final = "~{* resetchannels &{* +@all -@dangerous +info +client|setname"
 """What a bus needs of an ACL user's, as ACL SETUSER takes it, beside a password."""
 CLUSTER_RIGHTS: Final = "+cluster|slots +cluster|info"
 """And in a cluster."""

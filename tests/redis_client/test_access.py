@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -224,6 +225,18 @@ class TestUsers:
         assert checked.exit_code == 0, checked.output
         with Redis.from_url(process.url) as client:
             assert client.acl_log() == []
+
+    def test_every_version_knows_the_commands_that_the_rights_name(
+        self, process: RedisProcess
+    ) -> None:
+        """6.2 takes whatever is named as a subcommand, and 7.0 none that it does not have."""
+        named = re.findall(r"\+(\w+)\|(\w+)", RIGHTS)
+
+        with Redis.from_url(process.url) as client:
+            helped = {name: str(client.execute_command(name, "HELP")) for name, _ in named}
+
+        assert named
+        assert [(name, word) for name, word in named if word.upper() not in helped[name]] == []
 
     def test_one_with_the_right_password_comes_in(self, url: str) -> None:
         assert said(url, Access(username="ann", password=SecretStr(SECRET))) == ""
