@@ -208,7 +208,7 @@ def watch(
 def _context(
     bus: str, namespace: str | None, where: str, agent: str | None = None
 ) -> Iterator[Context]:
-    with guest(bus, namespace) as node:
+    with guest(bus, namespace, sends=False) as node:
         yield node.context.namespace(where).bound_to(agent)
 
 

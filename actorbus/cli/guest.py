@@ -120,10 +120,13 @@ def reached(bus: str, namespace: str | None, *, durable: bool = True) -> Iterato
 
 
 @contextmanager
-def guest(bus: str, namespace: str | None, name: str | None = None) -> Iterator[Node]:
+def guest(
+    bus: str, namespace: str | None, name: str | None = None, *, sends: bool = True
+) -> Iterator[Node]:
     """A node for as long as one command runs: in no list of nodes, and owner of no agent.
 
-    It keeps no history: what it sends is recorded where it is handled.
+    It keeps no history: what it sends is recorded where it is handled. One that `sends` nothing
+    needs no key, and takes no notice of that of the node whose settings it finds itself among.
     """
     from actorbus import Node
     from actorbus.bus.middleware import Send
@@ -131,7 +134,11 @@ def guest(bus: str, namespace: str | None, name: str | None = None) -> Iterator[
     from actorbus.node.arguments import transport_of
 
     with reached(bus, namespace, durable=False) as deployment, failures_told():
-        settings = deployment.settings.model_copy(update={"log_level": "off"})
+        unsigned = {} if sends else {"signing_key": None, "trusted_keys": None}
+        settings = deployment.settings.model_copy(update={"log_level": "off", **unsigned})
+        if settings.signing_key is not None and name is None:
+            why = "ACTORBUS_SIGNING_KEY is set; --as NODE says whose key that is"
+            raise InvalidArgument("a sender", "nobody", why)
         codec = Codec(TypeBook(), limit=settings.payload_limit)
         called = name or f"cli-{os.urandom(4).hex()}"
         transport: Any = transport_of(bus, name=called, settings=settings, make_codec=lambda: codec)
