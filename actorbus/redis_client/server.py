@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.errors import InvalidUrl, TransportUnavailable
 from actorbus.redis_client.access import Access
+from actorbus.redis_client.keys import encoded
 from actorbus.redis_client.line import Line
 from actorbus.redis_client.urls import Kind, address
 from actorbus.redis_client.wire import NoSocket
@@ -67,7 +68,7 @@ class RedisServer:
         access = Access() if access is None else access
         access.check(self.shown, tls=self._address.tls)
         self._secrets = {*self._address.secrets, *access.secrets}
-        self._name = name
+        self._name = encoded(name)  # a client's name may have no space and no letter beyond ASCII
         self._clients = self._for(access) if make is None else None
         self._make_command = make or self._clients.commands  # type: ignore[union-attr]
         self._make_one = make or self._clients.one  # type: ignore[union-attr]

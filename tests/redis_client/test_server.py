@@ -122,6 +122,15 @@ class TestServer:
         assert server.version() >= (6, 2)
         server.close()
 
+    @pytest.mark.parametrize("name", ["eu-1", "eu 1", "\u00e9", "\U0001f600", "{n}:~*%", "x" * 128])
+    def test_whatever_a_node_is_called_may_be_its_name_there(
+        self, redis_url: str, name: str
+    ) -> None:
+        server = RedisServer(redis_url, name=name)
+
+        assert decoded(str(server.client.client_getname())) == name
+        server.close()
+
     def test_one_too_old_is_refused(self) -> None:
         class Old:
             def info(self, _: str) -> dict[str, str]:
