@@ -102,6 +102,7 @@ def park(cell: Cell, error: BaseException | None, activation: Activation) -> Non
     activation.entry = None
     cell.emit(AgentParked(cell.name, error))
     refuse_asks(cell)
+    cell.runtime.on_park(cell.mailbox)
     if cell.drain is not None:
         cell.mailbox.command(Stop(drain=False, reason=cell.drain.reason))
 

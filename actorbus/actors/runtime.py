@@ -131,6 +131,8 @@ class Runtime:
         self.learn_types: Callable[[type[Agent]], None] = _nothing_to_learn
         self.crew: Crew | None = None
         """Where agents can move between nodes, those that this one could run."""
+        self.on_park: Callable[[Inbox], object] = _nothing_to_park
+        """Told of each agent that is parked, by its mailbox: more may wait for it elsewhere."""
         self.accepting = False
         self._lock = threading.Lock()
         self._numbers: dict[str, count[int]] = {}
@@ -532,3 +534,7 @@ def _invoke(message: Message[Any]) -> Outcome:
 
 def _nothing_to_learn(_: type[Agent]) -> None:
     return None
+
+
+def _nothing_to_park(_: Inbox) -> None:
+    """All that waits for an agent is in its mailbox."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from actorbus.bus.mailbox import MailboxPolicy
+    from actorbus.bus.mailbox import Inbox, MailboxPolicy
     from actorbus.bus.transport import Transport
     from actorbus.bus.transports.redis.transport import RedisTransport
     from actorbus.codec import Codec
@@ -53,6 +53,9 @@ class RunsElsewhere(Protocol):
 
     def nobodys(self, names: list[str]) -> set[str]:
         """Those of them that no node has."""
+
+    def parked(self, inbox: Inbox) -> None:
+        """The agent with that mailbox handles nothing for now."""
 
 
 def transport_of(

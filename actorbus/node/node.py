@@ -199,6 +199,7 @@ class Node:
                 muster=transport.muster,
                 nobodys=transport.nobodys,
             )
+            self._runtime.on_park = transport.parked
         self._work = Work(self._runtime.cells, transport)
         self._mailboxes: dict[str, PullMailbox] = {}
         self._life = threading.Lock()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.bus.transports.redis.letters import pack_error, pack_refused, pack_value
 from actorbus.bus.transports.remote_answer import RemoteAnswer
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from actorbus.codec import Codec
     from actorbus.message import Message, MessageId
 
+_ENDED: Final = 100_000
+"""Messages that ended where they lay and are remembered, of all agents here."""
+
 
 class Answers:
     """Safe from any thread."""
@@ -23,6 +27,8 @@ class Answers:
         self._sender = sender
         self._codec = codec
         self._open: dict[MessageId, RemoteAnswer] = {}
+        self.ended: OrderedDict[bytes, None] = OrderedDict()
+        """Messages that are over before they are handed out, by id, and their askers know."""
 
     def owed(
         self, asker: str, message: Message[Any], delivery: Delivery | None, inbox: Inbox
@@ -54,6 +60,16 @@ class Answers:
         answer = RemoteAnswer(message.id, inbox, value=value, error=error, dropped=dropped)
         self._open[message.id] = answer
         return answer
+
+    def end(self, message_id: bytes) -> None:
+        """A message that lies in an inbox is not to be handled: whoever says so answers it."""
+        self.ended[message_id] = None
+        if len(self.ended) > _ENDED:
+            self.ended.popitem(last=False)
+
+    def has_ended(self, message_id: bytes) -> bool:
+        """Whether that was said. Says so once."""
+        return self.ended.pop(message_id, self) is None
 
     def refuse(self, asker: str, request: MessageId, why: str, *, sealed: bool) -> None:
         """Tell a node that a request which is said to be its own was not trusted, if there is room.

@@ -222,6 +222,12 @@ class Consumer:
                 if agent in self._readings:
                     self._readings[agent][0].ending = True
 
+    def begins(self, agent: str) -> list[int] | None:
+        """The position on each level of what an agent gets next; None if it is not read for."""
+        with self._changed:
+            found = self._readings.get(agent)
+            return None if found is None else found[0].begins
+
     def pending(self, agents: Iterable[str]) -> int:
         """Messages in the inboxes of some agents, as far as we know, that are not handed out."""
         with self._changed:

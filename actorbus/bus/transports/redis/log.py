@@ -172,6 +172,7 @@ class InboxLog:
         self._tick = Script.beside(__file__, "tick")
         self._drop = Script.beside(__file__, "shelves", "drop")
         self._try = Script.beside(__file__, "try")
+        self._peek = Script.beside(__file__, "peek")
 
     def divide(self, partitions: int) -> None:
         """Use so many partitions, as the deployment does. Before anything else."""
@@ -473,6 +474,24 @@ class InboxLog:
                     partial(_fetched, wanted[at].cursors, int(now)), wanted[at].ownership, answer
                 )
         return freed, found
+
+    def peek(
+        self, ownership: Ownership, level: int, position: int, *, count: int = 64
+    ) -> tuple[int, list[Item]]:
+        """The messages on a level from `position` on, fetched before or not, and where they begin.
+
+        They count as unseen as before.
+
+        Raises:
+            Fenced: it is not ours any more.
+        """
+        agent = ownership.agent
+        where = (encoded(agent), ownership.token, level, position, count)
+        told = self._run(self._peek, self.tag(agent), *where)
+        if told[0] == b"FENCED":
+            raise Fenced(agent)
+        first = int(told[1])
+        return first, [read_item(level, at, item) for at, item in enumerate(told[2:], first)]
 
     def try_again(self, suspects: Sequence[tuple[Ownership, Item, str]]) -> list[int | Fenced]:
         """Count that messages are begun that former owners may have died of; how many tries each.

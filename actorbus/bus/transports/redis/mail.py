@@ -87,8 +87,12 @@ class Mail:
             return blob
         return self.trust.seal(inbox, blob, self.server_time(), level=level, delay=delay)
 
-    def opened(self, inbox: str, item: Item, now: int) -> tuple[Message[Any], str | None]:
+    def opened(
+        self, inbox: str, item: Item, now: int, *, again: bool = False
+    ) -> tuple[Message[Any], str | None]:
         """The message in an item, and the node that asks. `now`: server time, milliseconds.
+
+        `again`: it was opened before, or it will be, and this does not count.
 
         Raises:
             UnreadablePayload: but for its payload it is sound, and lies under its own id.
@@ -101,7 +105,7 @@ class Mail:
                 error.message = _named(error.message, None)
                 raise error.under(item.id) from None
             return (_named(message, None) if message._headers else message), asker
-        return self._opened_by(read_message, inbox, item, now)
+        return self._opened_by(read_message, inbox, item, now, again=again)
 
     def unopened(self, inbox: str, item: Item, now: int) -> tuple[Message[Any], str | None]:
         """``opened``, but for the payload, which is still packed: whoever unpacks it may die.
@@ -155,9 +159,9 @@ class Mail:
         return self.trust is not None and self.trust.signer is not None
 
     def _opened_by(
-        self, read: _Read, inbox: str, item: Item, now: int
+        self, read: _Read, inbox: str, item: Item, now: int, *, again: bool = False
     ) -> tuple[Message[Any], str | None]:
-        node, blob = self._unsealed(inbox, item.blob, now / 1_000, item.level)
+        node, blob = self._unsealed(inbox, item.blob, now / 1_000, item.level, again=again)
         try:
             message, asker = read(self.codec, blob, self._shift())
         except UnreadablePayload as error:
@@ -170,12 +174,12 @@ class Mail:
         return _named(message, node), asker
 
     def _unsealed(
-        self, inbox: str, blob: bytes, now: float, level: int
+        self, inbox: str, blob: bytes, now: float, level: int, *, again: bool = False
     ) -> tuple[str | None, bytes]:
         """The node that vouches for it, and what it vouches for."""
         if self.trust is None:
             return None, blob
-        return self.trust.open(inbox, blob, now, level=level)
+        return self.trust.open(inbox, blob, now, level=level, again=again)
 
     def _shift(self) -> float:
         """The server's time less node time, in seconds."""

@@ -126,6 +126,14 @@ class Reading:
         return sum(map(len, self._waiting))
 
     @property
+    def begins(self) -> list[int]:
+        """The position on each level of what is handed out next."""
+        return [
+            queue[0][1] if queue else cursor.position
+            for queue, cursor in zip(self._waiting, self.cursors, strict=True)
+        ]
+
+    @property
     def urgent(self) -> int:
         """Those of them that are URGENT."""
         return len(self._waiting[0])

@@ -41,6 +41,9 @@ class Receiver:
     def deliver(self, stay: Stay, item: Item, now: int) -> None:
         """Put a message that was fetched into its mailbox. `now`: server time, milliseconds."""
         inbox, home = stay.inbox, self._home
+        if self._answers.ended and self._answers.has_ended(item.id):
+            stay.consumer.done(stay.agent, item.id)
+            return
         try:
             message, asker = self._mail.opened(inbox.name, item, now)
         except UnreadablePayload as error:

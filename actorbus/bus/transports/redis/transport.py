@@ -16,8 +16,8 @@ keep their inboxes for as long as a node of theirs may come back.
 Who does what: ``Sender`` (all that goes out), ``Consumer`` and ``Receiver`` (messages that come
 in), ``TopicReader`` and ``Events`` (broadcasts and events), ``Notes`` (what nodes tell each other),
 ``Keeper`` (beats, and finds what nobody keeps), ``Adopter`` (makes it here), ``Orphans`` (what runs
-nowhere), ``Burials`` (who ends here), ``Reclaims`` (who was lost by the server), ``Stays`` (who is
-here).
+nowhere), ``Parking`` (asks for who is parked here), ``Burials`` (who ends here), ``Reclaims`` (who
+was lost by the server), ``Stays`` (who is here).
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from actorbus.bus.transports.redis.muster import Muster
 from actorbus.bus.transports.redis.notes import Notes
 from actorbus.bus.transports.redis.orphans import Orphans
 from actorbus.bus.transports.redis.ownership import Fenced, OwnedBy, Terms
+from actorbus.bus.transports.redis.parking import Parking
 from actorbus.bus.transports.redis.receiver import Arrivals, Receiver
 from actorbus.bus.transports.redis.reclaims import Reclaims
 from actorbus.bus.transports.redis.sender import Sender
@@ -259,6 +260,7 @@ class RedisTransport:
             thank=self._sender.thank,
         )
         self._receiver = Receiver(home, mail, answers)
+        self._parking = Parking(log, home, mail, answers, stays, errands)
         self._reclaims = Reclaims(
             log,
             stays,
@@ -396,6 +398,10 @@ class RedisTransport:
         self._entrances.forget(stay.agent)
         if stay.ownership is not None:
             self._burials.put(stay)
+
+    def parked(self, inbox: Inbox) -> None:
+        """The agent with that mailbox handles nothing for now: who asks it is to hear so."""
+        self._parking.put(inbox)
 
     def token(self, agent: str) -> str | None:
         """The fencing token with which this node owns the agent."""

@@ -352,6 +352,30 @@ class TestTrying:
         assert log.acquire("counter", "n2", ttl=TTL).delivered == (0, 0, 0, 0)
 
 
+class TestPeeking:
+    def test_what_is_peeked_at_counts_as_unseen(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(number) for number in range(1, 6)])
+        found = log.fetch(owner, START, count=2)
+        log.acknowledge(owner, after(found.items))
+
+        first, items = log.peek(owner, NORMAL, 0, count=2)
+        later, rest = log.peek(owner, NORMAL, first + len(items))
+
+        assert (first, blobs(items)) == (2, ["counter 2 3", "counter 2 4"])
+        assert (later, blobs(rest)) == (4, ["counter 2 5"])
+        assert log.peek(owner, NORMAL, 5) == (5, [])
+        assert log.ready("n1") == ["counter"]
+        assert log.acquire("counter", "n2", ttl=TTL).delivered == (0, 0, 2, 0)
+
+    def test_who_owns_it_no_more_sees_nothing(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.acquire("counter", "n2", ttl=TTL)
+
+        with pytest.raises(Fenced):
+            log.peek(owner, NORMAL, 0)
+
+
 class TestOwning:
     def test_a_live_node_keeps_what_it_owns(self, log: InboxLog) -> None:
         log.beat("n1", ttl=TTL)

@@ -50,7 +50,9 @@ from actorbus import (
 )
 from actorbus.bus.transports.redis.loads import Outgoing
 from actorbus.bus.transports.redis.log import InboxLog
+from actorbus.message import Status
 from actorbus.redis_client import RedisServer
+from actorbus.registry.entry import AgentStatus
 from actorbus.telemetry import TransportAway, TransportTrouble
 from tests.waiting import until
 
@@ -800,6 +802,29 @@ def fragile() -> type[Fragile]:
     return type("Fragile", (Fragile,), {"heard": [], "attempts": [], "__module__": __name__})
 
 
+class Gated(Agent):
+    """Is parked at the first "bad", once its gate is open."""
+
+    supervision = Supervision(retries=0, max_restarts=0)
+    begun: ClassVar[threading.Event]
+    gate: ClassVar[threading.Event]
+    heard: ClassVar[list[Any]]
+
+    @handles
+    def hear(self, payload: str | int) -> None:
+        if payload == "bad":
+            self.begun.set()
+            assert self.gate.wait(DEADLINE)
+            raise ValueError("a bad one")
+        self.heard.append(payload)
+
+
+@pytest.fixture
+def gated() -> type[Gated]:
+    events = {"begun": threading.Event(), "gate": threading.Event()}
+    return type("Gated", (Gated,), {**events, "heard": [], "__module__": __name__})
+
+
 class TestEndings:
     def test_what_fails_after_its_retries_is_a_letter_of_the_node_and_of_the_deployment(
         self, anywhere: Deployment, fragile: type[Fragile]
@@ -848,6 +873,48 @@ class TestEndings:
 
         until(lambda: len(fragile.heard) == 10)
         assert fragile.heard == list(range(10))
+
+    @pytest.mark.parametrize("asks_itself", [False, True], ids=["from-afar", "from-its-node"])
+    def test_asks_that_wait_behind_tells_hear_at_once_that_their_agent_was_parked(
+        self, anywhere: Deployment, gated: type[Gated], *, asks_itself: bool
+    ) -> None:
+        here, there = anywhere.pair()
+        there.spawn(gated, name="gated")
+        asker = there if asks_itself else here
+        asker.tell("gated", "bad")
+        assert gated.begun.wait(DEADLINE)
+        asker.tell_many([("gated", number) for number in range(150)])
+        replies = [asker.ask("gated", "asked", priority=one) for one in Priority]
+        asker.tell("gated", 150)
+        asker.flush(DEADLINE)
+
+        gated.gate.set()
+
+        for reply in replies:
+            with pytest.raises(AgentStopped, match="is parked"):
+                reply.get(DEADLINE)
+        assert gated.heard == []
+        ends = [one.status for one in there.history.list()]
+        assert ends.count(Status.FAILED) == 4
+        there.unpark("gated")
+        until(lambda: len(gated.heard) == 151)
+        assert gated.heard == list(range(151))
+        until(lambda: there.bus.transport.log.depth("gated") == 0)  # type: ignore[attr-defined]
+
+    def test_an_ask_from_who_has_not_heard_yet_that_an_agent_is_parked_is_answered_too(
+        self, deployment: Deployment, gated: type[Gated], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        here, there = deployment.pair()
+        ref = there.spawn(gated, name="gated")
+        here.tell_many([("gated", "bad"), *(("gated", number) for number in range(50))])
+        gated.gate.set()
+        until(lambda: ref._cell.parked)  # type: ignore[union-attr]
+        monkeypatch.setattr(here._runtime.registry, "standing", lambda _: AgentStatus.IDLE)
+
+        reply = here.ask("gated", "asked")
+
+        with pytest.raises(AgentStopped, match="is parked"):
+            reply.get(DEADLINE)
 
     def test_a_requeued_letter_is_a_new_message_whose_cause_is_the_old(
         self, deployment: Deployment, fragile: type[Fragile]
