@@ -22,12 +22,12 @@ from actorbus.bus.transports.redis.ownership import (
     Reset,
     Terms,
 )
+from actorbus.redis_client import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from actorbus.bus.transports.redis.items import Item
-    from actorbus.redis_client import RedisServer
 
 TTL = 10.0
 NORMAL, URGENT = 2, 0
@@ -49,6 +49,12 @@ def after(items: Sequence[Item], before: Cursors = START) -> Cursors:
         moved[item.level] = Cursor(item.position + 1, item.id)
     a, b, c, d = moved
     return a, b, c, d
+
+
+def until(monitor: Any, last: str) -> Iterator[Any]:
+    """What a server is asked for, up to the command `last`."""
+    while (seen := monitor.next_command())["command"] != last:
+        yield seen
 
 
 OK = Sent(Taken.OK)
@@ -209,6 +215,47 @@ class TestReading:
 
         assert len(log.fetch(owner, START, size=1).items) == 1
         assert len(log.fetch(owner, START, size=100).items) == 2
+
+    @pytest.mark.parametrize(
+        "sizes",
+        [[10] * 60, [9_000] * 60, [10, 9_000] * 30, [10] * 50 + [9_000] * 10, [9_000] + [10] * 59],
+        ids=["small", "large", "mixed", "small first", "large first"],
+    )
+    def test_what_comes_fits_and_nothing_is_left_out(self, log: InboxLog, sizes: list[int]) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        sent = [message(number) for number in range(1, len(sizes) + 1)]
+        sent = [one._replace(blob=b"x" * size) for one, size in zip(sent, sizes, strict=True)]
+        log.send("p", sent)
+
+        seen, cursors, unseen = [], START, len(sent)
+        while unseen:
+            found = log.fetch(owner, cursors, count=20, size=20_000)
+            seen.append(found.items)
+            cursors, unseen = after(found.items, cursors), found.unseen
+
+        size_of = {one.id: len(one.blob) + 30 for one in sent}
+        assert [item.id for items in seen for item in items] == [one.id for one in sent]
+        for items in seen:
+            assert 1 <= len(items) <= 20
+            assert len(items) == 1 or sum(size_of[item.id] for item in items) <= 20_000
+
+    def test_a_large_inbox_is_not_read_as_a_whole(self, redis_url: str) -> None:
+        """All others wait while the server copies it: 200 ms for 64 MB, for a megabyte of it."""
+        server = RedisServer(redis_url)
+        log = InboxLog(server, namespace=uuid4().hex)
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(n)._replace(blob=b"x" * 10_000) for n in range(1, 65)])
+
+        with server.client.monitor() as monitor:
+            found = log.fetch(owner, START, size=20_500)
+            server.client.echo("read")
+            seen = [one["command"].split() for one in until(monitor, "ECHO read")]
+
+        asked = [words for words in seen if words[0] == "LRANGE" and log.tags[0] in words[1]]
+        read = [int(words[3]) - int(words[2]) + 1 for words in asked]
+        assert len(found.items) == 2
+        assert sum(read) <= 3
+        server.close()
 
     def test_an_agent_with_work_is_ready_until_all_was_seen(self, log: InboxLog) -> None:
         owner = log.acquire("counter", "n1", ttl=TTL)

@@ -10,15 +10,16 @@
 --          {'RESET', h0, h1, h2, h3}  the log is not the one that was read: begin at its heads
 --
 -- What is too much is not seen: at least one comes if any waits, but those after that which has
--- filled what may come in all get none.
+-- filled what may come in all get none. Of an inbox that holds more bytes than may come, little
+-- more is read than comes: all others wait while it is copied.
 local tag, room = KEYS[1], tonumber(ARGV[2])
-local FEW = 4
+local FEW, FIRST = 4, 8
 redis.call('DEL', tag .. ':none')  -- a first write that an exhausted memory allows
 
 local function fetch(agent, token, most, at)
   local left, bytes = most > 0 and most or FEW, math.min(tonumber(ARGV[1]), room)
   local meta, inbox = tag .. ':a:' .. agent, tag .. ':i:' .. agent .. ':'
-  local got = redis.call('HMGET', meta, 'tok', 'h0', 'h1', 'h2', 'h3', 'node')
+  local got = redis.call('HMGET', meta, 'tok', 'h0', 'h1', 'h2', 'h3', 'node', 'bytes', 'depth')
   if got[1] ~= token then return {'FENCED', got[1] or ''} end
 
   local cursors, tails, unseen = {}, {}, 0
@@ -53,21 +54,30 @@ local function fetch(agent, token, most, at)
   end
   if most == 0 then quota = {[0] = math.min(left, tails[0] - cursors[0]), 0, 0, 0} end
 
-  local found, seen, taken = {}, {}, 0
+  local found, seen, taken, read = {}, {}, 0, bytes
+  local waits, step = tonumber(got[7] or 0), left
+  if waits > bytes then
+    step = math.max(1, math.min(FIRST, math.floor(bytes * tonumber(got[8] or 1) / waits)))
+  end
   for level = 0, 3 do
     local items, wanted = {}, math.min(left, quota[level])
     if wanted > 0 then
-      local from = cursors[level] - tonumber(got[level + 2] or 0)
-      items = redis.call('LRANGE', inbox .. level, from, from + wanted - 1)
-      local count = #items
-      for nth = 1, count do
-        local size = #items[nth]
-        if taken > 0 and size > bytes then
-          for surplus = count, nth, -1 do items[surplus] = nil end
-          left = 0
-          break
+      local from, count = cursors[level] - tonumber(got[level + 2] or 0), 0
+      while count < wanted and left > 0 do
+        local upto = math.min(wanted, count + step)
+        for _, item in ipairs(redis.call('LRANGE', inbox .. level, from + count, from + upto - 1)) do
+          local size = #item
+          if taken > 0 and size > bytes then
+            left = 0
+            break
+          end
+          count = count + 1
+          items[count] = item
+          left, bytes, room, taken = left - 1, bytes - size, room - size, taken + 1
         end
-        left, bytes, room, taken = left - 1, bytes - size, room - size, taken + 1
+        local more = math.floor(bytes * taken / (read - bytes))  -- were the rest like these
+        if count < upto or more < 1 then left = 0 end
+        step = math.min(2 * step, more)
       end
     end
     found[level + 1] = items
