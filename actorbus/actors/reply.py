@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from actorbus.actors.activation import Activation
     from actorbus.bus.waiting import Waiting
     from actorbus.clock import Clock, Timer
+    from actorbus.message import MessageId
     from actorbus.telemetry import Telemetry
 
     Suspend = Callable[["Reply[Any]"], Generator[Any, None, Any]]
@@ -61,6 +62,7 @@ class Reply(Generic[T]):
         "deadline",
         "forwarded_to",
         "recipient",
+        "request",
         "settled",
         "target",
         "waiter",
@@ -82,6 +84,8 @@ class Reply(Generic[T]):
         self.deadline = deadline
         self.target = target
         """The cell that is asked, where it is in this process."""
+        self.request: MessageId | None = None
+        """What is asked, where another node may answer it."""
         self.forwarded_to: Reply[Any] | None = None
         self.waiter: Activation | None = None
         """The handler that waits for this reply."""
@@ -156,6 +160,14 @@ class Reply(Generic[T]):
             self._call_back()
         return True
 
+    def finish(self, value: Any, error: BaseException | None) -> None:
+        """Settle with one of them, though whoever began to was interrupted and did not end it."""
+        if not (self.resolve(value) if error is None else self.fail(error)):
+            if not self.settled:
+                self._value, self._error = value, error
+                self.settled = True
+            self._call_back()
+
     def time_out(self) -> None:
         """Settle because the deadline has passed."""
         self.fail(AskTimeout(self.recipient, self.deadline - self.asked_at))
@@ -228,7 +240,7 @@ class Reply(Generic[T]):
             if until is None or until >= self.deadline:
                 asking.deadlines.add(self)
                 until = None
-            happened = asking.waiting.wait(self._arm, until)
+            happened = asking.waiting.wait(self._arm, until, answers=self.request)
         finally:
             if origin is not None:
                 origin.end_wait(self)

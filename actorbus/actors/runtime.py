@@ -369,6 +369,8 @@ class Runtime:
             headers=headers,
             answer_to=reply,
         )
+        if owner is None:
+            reply.request = message.id
         try:
             if inbox.offer_later is not None and self._is_parked(name, owner):
                 # It would wait behind all that waits there already.

@@ -12,8 +12,9 @@ from actorbus.bus.origin import CURRENT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actorbus.bus.waiting import Arm, Settling
+    from actorbus.bus.waiting import Arm, Hearing, Settling
     from actorbus.clock import Clock
+    from actorbus.message import MessageId
 
 _new_lock = threading.Lock
 
@@ -34,6 +35,8 @@ class ThreadWaiting:
         self._give_way: Callable[[], object] | None = getattr(os, "sched_yield", None)
         self._running_loop = _get_running_loop
         self.before_block: Callable[[], Callable[[], None] | None] = _alone
+        self.hearing: Hearing | None = None
+        """What comes from other nodes, where a thread that waits for it can hear it."""
 
     def may_block(self) -> bool:
         return self._running_loop() is None
@@ -54,21 +57,29 @@ class ThreadWaiting:
         finally:
             self._spinning = False
 
-    def wait(self, arm: Arm, until: float | None) -> bool:
+    def wait(self, arm: Arm, until: float | None, *, answers: MessageId | None = None) -> bool:
+        origin: Any = CURRENT.get()
+        if origin is None or origin.cell is None:
+            return self._wait(arm, until, answers)
+        unblocked = self.before_block()
+        try:
+            return self._wait(arm, until, answers)
+        finally:
+            if unblocked is not None:
+                unblocked()
+
+    def _wait(self, arm: Arm, until: float | None, answers: MessageId | None) -> bool:
+        if answers is not None and self.hearing is not None:
+            seconds = None if until is None else until - self._clock.now()
+            happened = self.hearing.wait(arm, seconds, answers)
+            if happened is not None:
+                return happened
         lock = _new_lock()
         lock.acquire()
         if not arm(lock.release):
             return True
-        origin: Any = CURRENT.get()
-        if origin is None or origin.cell is None:
-            # A wait without time limit costs the kernel half as much as one with.
-            return lock.acquire() if until is None else self._block(lock, until)
-        unblocked = self.before_block()
-        try:
-            return lock.acquire() if until is None else self._block(lock, until)
-        finally:
-            if unblocked is not None:
-                unblocked()
+        # A wait without time limit costs the kernel half as much as one with.
+        return lock.acquire() if until is None else self._block(lock, until)
 
     def _block(self, lock: threading.Lock, until: float) -> bool:
         seconds = until - self._clock.now()

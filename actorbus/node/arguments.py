@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from actorbus.bus.mailbox import Inbox, MailboxPolicy
     from actorbus.bus.transport import Transport
     from actorbus.bus.transports.redis.transport import RedisTransport
+    from actorbus.bus.waiting import Hearing
     from actorbus.codec import Codec
     from actorbus.codec.signing import Trust
     from actorbus.context.stores.redis import Fence
@@ -33,6 +34,15 @@ def checked_settings(settings: Settings | None, check_payloads: bool | None) -> 
     if check_payloads is not None:
         settings = settings.model_copy(update={"check_payloads": check_payloads})
     return settings
+
+
+@runtime_checkable
+class HeardInTurns(Protocol):
+    """A transport that threads which wait for what it brings can hear themselves."""
+
+    @property
+    def hearing(self) -> Hearing | None:
+        """What comes, once it is open; None: only its own threads hear it."""
 
 
 @runtime_checkable

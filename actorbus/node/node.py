@@ -40,6 +40,7 @@ from actorbus.errors import (
 )
 from actorbus.message import Priority, check_name
 from actorbus.node.arguments import (
+    HeardInTurns,
     RunsElsewhere,
     bound_audit,
     checked_port,
@@ -607,6 +608,9 @@ class Node:
             self._waiting.before_block = self._pool.before_block
 
     def _start_dispatchers(self) -> None:
+        transport = self.bus.transport
+        if isinstance(transport, HeardInTurns) and isinstance(self._waiting, ThreadWaiting):
+            self._pool.hearing = self._waiting.hearing = transport.hearing
         self._pool.start()
 
     def _close_dispatchers(self, timeout: float) -> list[str]:

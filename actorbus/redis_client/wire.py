@@ -65,6 +65,21 @@ class Wire:
         if taken < len(data):
             raise TransportUnavailable("more than the socket takes")
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def read_all(self) -> list[Any]:
+        """What is said, up to 64 KiB of it that were not read, without waiting. Errors as above.
+
+        Raises:
+            TransportUnavailable: there will be no more.
+        """
+        said = []
+        self._take()
+        while (one := self._reader.gets()) is not NOTHING:
+            said.append(one)
+        return said
+
     def read(self, seconds: float = 0.0) -> Any:
         """The next thing said, after at most so many seconds, else ``NOTHING``.
 
@@ -77,14 +92,20 @@ class Wire:
         while said is NOTHING:
             if seconds and not self._poller.poll(seconds * 1_000):
                 return NOTHING
-            try:
-                data = self._socket.recv(_READ)
-            except BlockingIOError:
+            if not self._take():
                 return NOTHING
-            except OSError as error:
-                raise TransportUnavailable(str(error)) from None
-            if not data:
-                raise TransportUnavailable("closed by the server")
-            self._reader.feed(data)
             said = self._reader.gets()
         return said
+
+    def _take(self) -> bool:
+        """Have the reader know what has arrived. False: nothing has."""
+        try:
+            data = self._socket.recv(_READ)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise TransportUnavailable(str(error)) from None
+        if not data:
+            raise TransportUnavailable("closed by the server")
+        self._reader.feed(data)
+        return True

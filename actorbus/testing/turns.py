@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from actorbus.actors.cell import Cell
     from actorbus.bus.waiting import Arm, Settling
+    from actorbus.message import MessageId
     from actorbus.testing.clock import ManualClock
 
 Ts = TypeVarTuple("Ts")
@@ -81,7 +82,7 @@ class TurnsWhileWaiting:
     def may_block(self) -> bool:
         return asyncio._get_running_loop() is None
 
-    def wait(self, arm: Arm, until: float | None) -> bool:
+    def wait(self, arm: Arm, until: float | None, *, answers: MessageId | None = None) -> bool:
         happened: list[bool] = []
         if not arm(partial(happened.append, True)):
             return True

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from actorbus.bus.pull import PullMailbox
     from actorbus.bus.waiting import Settling
+    from actorbus.message import MessageId
 
     from .conftest import ClockedNode
 
@@ -53,7 +54,13 @@ class Waits:
     def spin(self, awaited: Settling) -> bool:
         return self._waiting.spin(awaited)
 
-    def wait(self, arm: Callable[[Callable[[], object]], bool], until: float | None) -> bool:
+    def wait(
+        self,
+        arm: Callable[[Callable[[], object]], bool],
+        until: float | None,
+        *,
+        answers: MessageId | None = None,
+    ) -> bool:
         def armed(wake: Callable[[], object]) -> bool:
             waits = arm(wake)
             if waits:
@@ -76,7 +83,13 @@ class NeverWaits:
     def spin(self, awaited: Settling) -> bool:
         return awaited.settled
 
-    def wait(self, arm: Callable[[Callable[[], object]], bool], until: float | None) -> bool:
+    def wait(
+        self,
+        arm: Callable[[Callable[[], object]], bool],
+        until: float | None,
+        *,
+        answers: MessageId | None = None,
+    ) -> bool:
         self.until = until
         return not arm(lambda: None)
 

@@ -7,12 +7,16 @@ import subprocess
 import sys
 import textwrap
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import pytest
 
 from actorbus import Agent, MailboxPolicy, Settings, handles
 from actorbus.node import Node
+from tests.hearing import hears_itself
+from tests.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -279,3 +283,30 @@ def test_an_interrupt_ends_a_wait_and_not_the_ask(node: Node) -> None:
     release.set()
 
     assert reply.get(SOON) is None
+
+
+def test_no_answer_of_another_node_is_lost_wherever_waiting_for_it_was_interrupted(
+    redis_url: str,
+) -> None:
+    """Who waits hears answers itself, those to others as well, until it is interrupted."""
+    settings = Settings(log_level="off", namespace=uuid4().hex)
+    with (
+        Node(redis_url, name="asks", settings=settings) as asks,
+        Node(redis_url, name="answers", settings=settings) as answers,
+    ):
+        answers.spawn(Echo, name="echo")
+        ref = asks.ref("echo")
+        for more, step in ((0, 1), (2, 3)):
+            moment = missed = 0
+            while missed < 5:  # an answer that is there before it is waited for has few moments
+                moment += 0 if missed else step
+                until(
+                    lambda: hears_itself(lambda: ref.ask(0)), "whoever asks hears no answer itself"
+                )
+                replies = [ref.ask(nth) for nth in range(1 + more)]
+
+                interrupted = InterruptAt(moment).run(partial(replies[-1].get, SOON))
+
+                missed = 0 if interrupted else missed + 1
+                assert [reply.get(SOON) for reply in replies] == list(range(1 + more))
+            assert more or moment > 50

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actorbus import Reply
+    from actorbus.message import MessageId
     from actorbus.telemetry import Event
 
 SOON: Final = 10.0
@@ -262,7 +263,9 @@ class SettlesFirst:
         self.spin = real.spin
         self._reply = reply
 
-    def wait(self, arm: Callable[..., bool], until: float | None) -> bool:
+    def wait(
+        self, arm: Callable[..., bool], until: float | None, *, answers: MessageId | None = None
+    ) -> bool:
         self._reply.resolve(True)
         return bool(self.real.wait(arm, until))
 

@@ -1,7 +1,7 @@
 """A few threads share all agents.
 
 Theory. The run queue holds agents, not messages. One thread, the *leader*, takes an agent from
-it, gives it its turn, and takes the next; while there is none it sleeps at its doorbell. In one
+it, gives it its turn, and takes the next; while there is none it sleeps until it is woken. In one
 interpreter only one thread can compute, so while turns are short more threads would only take
 the lock from each other. The others help where the leader is held: they sleep apart, are woken
 one by one, empty the queue and sleep again. Who wakes them:
@@ -23,7 +23,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from actorbus.actors.dispatchers.doorbell import Doorbell
+from actorbus.bus.waker import Waker
 from actorbus.errors import PoolExhausted
 from actorbus.telemetry import PoolResized, SlowHandler
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sized
 
     from actorbus.actors.cell import Cell
+    from actorbus.bus.waiting import Hearing
     from actorbus.settings import Settings
     from actorbus.telemetry import Telemetry
 
@@ -62,13 +63,15 @@ class PoolDispatcher:
         self.enqueue: Callable[[Cell], object] = self._ready.append
         self.queued: Sized = self._ready
         self.nudge: Callable[[], object] = self._nudge
+        self.hearing: Hearing | None = None
+        """What comes from other nodes, for the leader to hear while it has nothing to do."""
         self._lock = threading.Lock()
         self._workers: dict[_Worker, None] = {}
         self._mine = threading.local()
         self._leader = _Worker()
         self._ring: Callable[[], object]
         self._asleep = False
-        """Whether the leader sleeps at its doorbell, and nobody has rung yet."""
+        """Whether the leader sleeps until it is woken, and nobody has rung yet."""
         self._idle: list[_Worker] = []
         self._monitor: threading.Thread | None = None
         self._work_begun = threading.Event()
@@ -79,10 +82,10 @@ class PoolDispatcher:
 
     def start(self) -> None:
         """Start the threads that are always there."""
-        bell = Doorbell()
-        self._ring = bell.ring
+        waker = Waker()
+        self._ring = waker.ring
         with self._lock:
-            self._start_thread(self._leader, partial(self._lead, bell))
+            self._start_thread(self._leader, partial(self._lead, waker))
             for _ in range(min(self._settings.pool_core, self._settings.pool_threads) - 1):
                 self._add_helper()
             self._monitor = threading.Thread(
@@ -189,7 +192,7 @@ class PoolDispatcher:
 
     # -- the threads
 
-    def _lead(self, bell: Doorbell, worker: _Worker) -> None:
+    def _lead(self, waker: Waker, worker: _Worker) -> None:
         self._mine.worker = worker
         while True:
             self._empty_queue(worker)
@@ -200,11 +203,28 @@ class PoolDispatcher:
                 continue
             if self._closed:
                 break
-            bell.wait()
+            self._sleep(waker, worker)
             self._asleep = False
         self._asleep = False
-        bell.close()
+        waker.close()
         self._forget(worker)
+
+    def _sleep(self, waker: Waker, worker: _Worker) -> None:
+        """Until it is woken; what comes from other nodes it hears itself meanwhile."""
+        if self.hearing is None:
+            waker.wait()
+        else:
+            self.hearing.idle(waker, partial(self._hear, worker))
+
+    def _hear(self, worker: _Worker, hear: Callable[[], object]) -> bool:
+        """As if it had been in the run queue. False: now there is something in it."""
+        self._asleep = False
+        worker.cell = None
+        self._begin(worker)
+        hear()
+        worker.since = None
+        self._asleep = True
+        return not self._ready
 
     def _help(self, worker: _Worker) -> None:
         self._mine.worker = worker
@@ -233,15 +253,19 @@ class PoolDispatcher:
 
     def _give_turn(self, worker: _Worker, cell: Cell) -> None:
         worker.cell = cell
-        worker.since = time.monotonic()
-        if not self._watching:
-            self._watching = True
-            self._work_begun.set()
+        self._begin(worker)
         try:
             cell.turn()
         except BaseException as error:  # noqa: BLE001 - the other agents go on
             cell.broke(error)
         worker.since = None
+
+    def _begin(self, worker: _Worker) -> None:
+        """What it does from now on may take long."""
+        worker.since = time.monotonic()
+        if not self._watching:
+            self._watching = True
+            self._work_begun.set()
 
     def _may_leave(self, worker: _Worker) -> bool:
         """Whether an idle helper may end. If somebody is just waking it, it may not."""

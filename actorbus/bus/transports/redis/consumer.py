@@ -1,7 +1,8 @@
 """The way in: a node reads the inboxes of its agents, and acknowledges what they have done.
 
 Threads, however many agents: a *listener* hears the doorbell (a hint, no more: what little comes
-along with it is handed out at once, and is in the log all the same), the *fetcher* brings
+along with it is handed out at once, and is in the log all the same), or a thread that waits for
+it or has nothing to do hears it itself (see ``ear``); the *fetcher* brings
 messages to agents with room in their window, many agents a round trip, and sends the
 acknowledgements. Every second, and after any trouble, it sweeps: it asks which agents have
 messages that were not seen, so a bell that nobody heard costs a second and nothing else.
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from actorbus.bus.transports.redis.log import Along, Fetched, InboxLog
     from actorbus.bus.transports.redis.ownership import Ownership
     from actorbus.bus.transports.redis.rota import Due, Fetch
+    from actorbus.bus.waiting import Hearing
     from actorbus.redis_client import RedisServer
 
 _DEADLY: Final = 3
@@ -97,6 +99,7 @@ class Consumer:
         hints: called with what comes with rings for this node that begin with those three bytes,
             on the thread that hears.
         broke: called when the server cannot be heard any more, and each time that it still cannot.
+        answers: rings that begin so somebody may wait for; with it, see ``hearing``.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Consumer:
         due: Callable[[], object] = lambda: None,
         hints: Mapping[bytes, Callable[[bytes], object]] = MappingProxyType({}),
         broke: Callable[[], object] = lambda: None,
+        answers: bytes | None = None,
         bells: bool = True,
     ) -> None:
         self._log = log
@@ -159,7 +163,13 @@ class Consumer:
             back=self._ask_for_all,
             rang=self._heard,
             broke=broke,
+            answers=answers,
         )
+
+    @property
+    def hearing(self) -> Hearing | None:
+        """For threads that may hear the bell in place of the listener."""
+        return self._bell.ear
 
     def start(self) -> None:
         self._fetcher.start()

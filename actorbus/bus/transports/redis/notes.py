@@ -137,16 +137,29 @@ class Notes:
             return  # and nothing is lost: what is meant for us is in our inbox, too
         item = Item(NOTE_LEVEL, 0, note_id, 0, blob)
         now = int(self._mail.server_time() * 1_000)
-        with self._opening:
-            try:
-                note = self._opened(item, now)
-            except Untrusted:
-                return  # so is this; who reads it there says what is wrong with it
-            self._heard[note_id] = None
-            if len(self._heard) > _HEARD:
-                self._heard.popitem(last=False)
-        self._thank(node, note_id)
-        self._obey(note)
+        note: Note | None = None
+        try:
+            with self._opening:
+                try:
+                    note = self._opened(item, now)
+                except Untrusted:
+                    return  # so is this; who reads it there says what is wrong with it
+                self._heard[note_id] = None
+                if len(self._heard) > _HEARD:
+                    self._heard.popitem(last=False)
+            self._thank(node, note_id)
+            self._obey(note)
+        except BaseException:
+            self._errands.put(self._finish, (note_id, note))
+            raise
+
+    def _finish(self, interrupted: list[tuple[bytes, Note | None]]) -> None:
+        """What a thread began that heard what it waits for, and was interrupted at it."""
+        for note_id, note in interrupted:
+            if isinstance(note, Outcome):
+                self._requests.finish(note)
+            else:
+                self._heard.pop(note_id, None)  # and is read in the inbox
 
     def give_up(self, item: Item, letter: Letter, now: int) -> None:
         self._consumer.done(self._name, item.id, letter)

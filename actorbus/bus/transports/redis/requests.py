@@ -25,6 +25,8 @@ class Requests:
         self._most = most
         self._given_up = given_up
         self._open: dict[MessageId, Message[Any]] = {}
+        self._settling: dict[MessageId, Message[Any]] = {}
+        """Those that somebody is just settling with their answer."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -49,14 +51,24 @@ class Requests:
 
     def settle(self, outcome: Outcome) -> bool:
         """Its answer came. False: nobody waits for it."""
-        request = self._open.pop(outcome.request, None)
+        request = self._open.get(outcome.request)
         if request is None:
             return False
+        self._settling[outcome.request] = request
+        self._open.pop(outcome.request, None)
         if outcome.error is None:
             request.answer_to.resolve(outcome.value)
         else:
             request.answer_to.fail(outcome.error)
+        self._settling.pop(outcome.request, None)
         return True
+
+    def finish(self, outcome: Outcome) -> None:
+        """Settle one of which it is not known how far a thread came that was interrupted at it."""
+        request = self._open.pop(outcome.request, None)
+        request = self._settling.pop(outcome.request, request)
+        if request is not None:
+            request.answer_to.finish(outcome.value, outcome.error)
 
     def give_up(self, agents: Container[str]) -> list[Message[Any]]:
         """Those to these agents, which nobody will answer; they wait here no longer."""

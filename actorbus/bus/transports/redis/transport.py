@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from actorbus.bus.mailbox import Inbox, MailboxPolicy
     from actorbus.bus.routing import Route
     from actorbus.bus.transport import Home
+    from actorbus.bus.waiting import Hearing
     from actorbus.codec import Codec
     from actorbus.codec.signing import Trust
     from actorbus.message import Message
@@ -235,6 +236,7 @@ class RedisTransport:
             due=keeper.hurry,
             hints={AHEAD: self._heard, HEARD: self._sender.thanked},
             broke=self._lost_contact,
+            answers=AHEAD,
         )
         self._burials = Burials(
             log,
@@ -271,6 +273,11 @@ class RedisTransport:
             forgotten=self._offer_again,
             gone=self._let_go,
         )
+
+    @property
+    def hearing(self) -> Hearing | None:
+        """What comes from other nodes, once it is open, for threads that wait for it to hear."""
+        return None if self._home is None else self._consumer.hearing
 
     def leave(self) -> None:
         moving = self._stays.leave()

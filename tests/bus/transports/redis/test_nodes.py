@@ -54,6 +54,7 @@ from actorbus.message import Status
 from actorbus.redis_client import RedisServer
 from actorbus.registry.entry import AgentStatus
 from actorbus.telemetry import TransportAway, TransportTrouble
+from tests.hearing import hears_itself
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -200,6 +201,41 @@ class Clerk(Agent):
     @handles
     def next_one(self, order: Order) -> Order:
         return Order(order.number + 1)
+
+
+class Asks(Agent):
+    """Says whether the handler that waits for an answer hears it itself."""
+
+    @handles
+    def ask_on(self, name: str) -> bool:
+        return hears_itself(lambda: self.ask(name, "abc"))
+
+
+class TestHearing:
+    """Whoever waits for what comes is woken by it, and not by another thread."""
+
+    def test_a_thread_that_waits_for_an_answer_hears_it_itself(
+        self, deployment: Deployment
+    ) -> None:
+        here, there = deployment.pair()
+        there.spawn(Clerk, name="clerk")
+
+        until(lambda: hears_itself(lambda: here.ask("clerk", "abc")))
+
+    def test_so_does_a_handler(self, deployment: Deployment) -> None:
+        here, there = deployment.pair()
+        there.spawn(Clerk, name="clerk")
+        asks = here.spawn(Asks)
+
+        until(lambda: asks.ask("clerk").get(DEADLINE))
+
+    def test_the_answer_of_an_agent_of_its_own_node_it_cannot_hear(
+        self, deployment: Deployment
+    ) -> None:
+        here = deployment.start("here")
+        here.spawn(Clerk, name="clerk")
+
+        assert not hears_itself(lambda: here.ask("clerk", "abc"))
 
 
 class TestSending:

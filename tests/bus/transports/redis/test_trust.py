@@ -20,6 +20,7 @@ from actorbus.message import MessageKind
 from actorbus.redis_client import RedisServer
 from actorbus.settings import Settings
 from actorbus.telemetry import Event, TransportTrouble
+from tests.hearing import hears_itself
 from tests.waiting import until
 
 if TYPE_CHECKING:
@@ -118,6 +119,13 @@ def test_nodes_that_trust_each_other_talk_as_ever(deployment: Deployment) -> Non
     assert answer == "hello"
     until(lambda: "later" in Echo.heard)
     assert not refusals(there)
+
+
+def test_the_thread_that_waits_for_a_signed_answer_hears_it_itself(deployment: Deployment) -> None:
+    here, there = (deployment.start(name, "here", "there") for name in ("here", "there"))
+    there.spawn(Echo, name="echo")
+
+    until(lambda: hears_itself(lambda: here.ask("echo", "hello")))
 
 
 def test_what_is_not_signed_or_by_nobody_trusted_is_refused_and_recorded(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Doorbell:
+class Waker:
     """Wakes the one thread that waits at it. A ring that nobody waited for is kept.
 
     Raises:
@@ -32,18 +32,27 @@ class Doorbell:
         """Sleep until it has rung since the last time. Perhaps it rang in vain."""
         self._descriptors: tuple[int, ...]
         if hasattr(os, "eventfd"):
-            bell = os.eventfd(0)
-            self._descriptors = (bell,)
-            self.ring = partial(os.eventfd_write, bell, 1)
-            self.wait = partial(os.eventfd_read, bell)
+            waker = os.eventfd(0)
+            self._descriptors = (waker,)
+            self.ring = partial(os.eventfd_write, waker, 1)
+            self.wait = partial(os.eventfd_read, waker)
         else:
             there, here = os.pipe()
             self._descriptors = (there, here)
             self.ring = partial(os.write, here, b"\0")
             self.wait = partial(os.read, there, 4_096)
 
+    def fileno(self) -> int:
+        """What can be read once it has rung, for those who wait for other things as well."""
+        return self._descriptors[0]
+
     def close(self) -> None:
-        """Give the descriptors back, once nobody can ring or wait any more. Idempotent."""
+        """Give the descriptors back, once nobody can ring or wait any more. Idempotent.
+
+        What nobody knows any more closes itself.
+        """
         descriptors, self._descriptors = self._descriptors, ()
         for descriptor in descriptors:
             os.close(descriptor)
+
+    __del__ = close
