@@ -246,7 +246,7 @@ class TestReading:
         owner = log.acquire("counter", "n1", ttl=TTL)
         log.send("p", [message(n)._replace(blob=b"x" * 10_000) for n in range(1, 65)])
 
-        with server.client.monitor() as monitor:
+        with server.client.monitor() as monitor:  # type: ignore[no-untyped-call]
             found = log.fetch(owner, START, size=20_500)
             server.client.echo("read")
             seen = [one["command"].split() for one in until(monitor, "ECHO read")]
