@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _PER_LANE: Final = 100
 """Messages of one lane in a batch, so that no recipient holds up the others."""
+_BYTES_PER_LANE: Final = 1 << 20
+"""And bytes, or one message: what finds no room goes again, and an inbox says so in bytes too."""
+_BYTES: Final = 4 << 20
+"""Bytes after which a batch takes no further lane: the server is everybody's meanwhile."""
 _REMEMBERED: Final = 600.0
 """Seconds for which the server knows what it had of us for an agent that is gone."""
 REDISCOVERY: Final = 10.0
@@ -187,19 +191,25 @@ class Lanes:
         """
         batch: list[Load] = []
         self._batch = []
-        messages = 0
+        messages = size = 0
         for _ in range(len(self._busy)):
             lane = self._busy[0]
-            self._busy.rotate(-1)
             if lane.rests_until > now:
+                self._busy.rotate(-1)
                 continue
-            count = lane.on_the_way or min(len(lane.waiting), _PER_LANE)
-            if batch and messages + count > most:
-                break
-            count = min(count, most) if not lane.on_the_way else count
-            batch.append(_load(lane, count, now))
-            messages += count
-            lane.on_the_way = count
+            count = lane.on_the_way or min(len(lane.waiting), _PER_LANE, most)
+            if batch and (messages + count > most or size >= _BYTES):
+                break  # and it is the first of the next
+            self._busy.rotate(-1)
+            parcels = list(islice(lane.waiting, count))
+            load = _size(parcels)
+            while load > _BYTES_PER_LANE and len(parcels) > 1 and not lane.on_the_way:
+                del parcels[(len(parcels) + 1) // 2 :]
+                load = _size(parcels)
+            batch.append(_load(lane, parcels, now))
+            lane.on_the_way = len(parcels)
+            messages += len(parcels)
+            size += load
             self._batch.append(lane)
         return batch
 
@@ -366,8 +376,11 @@ class Lanes:
             lane.window.popleft()
 
 
-def _load(lane: _Lane, count: int, now: float) -> Load:
-    parcels = list(islice(lane.waiting, count))
+def _size(parcels: list[Parcel]) -> int:
+    return sum([len(one[3]) for one in parcels])
+
+
+def _load(lane: _Lane, parcels: list[Parcel], now: float) -> Load:
     level = parcels[0].level
     first = lane.accepted + 1
     for one in parcels:

@@ -91,6 +91,47 @@ class TestNumbers:
 
         assert sum(map(len, lanes.next_batch(0.0, 7))) == 7
 
+    def test_a_batch_has_so_many_bytes_at_most_and_one_message_however_large(self) -> None:
+        lanes = lanes_with("x" * 3_000_000, *["y" * 300_000] * 20)
+        for agent in "bcdefgh":
+            for _ in range(10):
+                lanes.add(parcel("z" * 300_000, agent))
+
+        sizes = []
+        while batch := lanes.next_batch(0.0, 1_000):
+            sizes.append([sum(map(len, load.items)) for load in batch])
+            lanes.answered([Shipped(len(load)) for load in batch], 0.0)
+
+        assert sizes[0][0] == 3_000_030
+        assert max(max(loads[1:], default=0) for loads in sizes) < 1 << 20
+        assert max(map(sum, sizes)) < 5 << 20
+        assert lanes.waiting == 0
+
+    def test_what_found_no_room_does_not_bring_all_that_waits_behind_it_again(self) -> None:
+        lanes = lanes_with(*["x" * 1_000_000] * 50)
+        lanes.next_batch(0.0, 1_000)
+
+        lanes.answered([refused(Taken.FULL)], 0.0)
+
+        (load,) = lanes.next_batch(1.0, 1_000)
+        assert len(load) == 1
+
+    def test_none_waits_for_ever_because_those_before_it_fill_every_batch(self) -> None:
+        agents = [f"a{number}" for number in range(11)]
+        lanes = Lanes()
+        told = dict.fromkeys(agents, 0)
+
+        for _ in range(22):
+            for agent in agents:
+                for _ in range(100):
+                    lanes.add(parcel("x", agent))
+            batch = lanes.next_batch(0.0, 1_000)
+            for load in batch:
+                told[load.agent] += len(load)
+            lanes.answered([Shipped(len(load)) for load in batch], 0.0)
+
+        assert set(told.values()) == {2_000}
+
     def test_messages_that_are_not_alike_go_together_all_the_same(self) -> None:
         lanes = Lanes()
         lanes.add(parcel("1"))
