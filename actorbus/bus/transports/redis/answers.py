@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _ENDED: Final = 100_000
 """Messages that ended where they lay and are remembered, of all agents here."""
+_CANCELLED: Final = 10_000
+"""Cancelled requests that are remembered: some were over already, and never come."""
 
 
 class Answers:
@@ -29,11 +31,16 @@ class Answers:
         self._open: dict[MessageId, RemoteAnswer] = {}
         self.ended: OrderedDict[bytes, None] = OrderedDict()
         """Messages that are over before they are handed out, by id, and their askers know."""
+        self._cancelled: OrderedDict[MessageId, None] = OrderedDict()
+        """Requests for which nobody waits any more, and which were not handed out by then."""
 
     def owed(
         self, asker: str, message: Message[Any], delivery: Delivery | None, inbox: Inbox
     ) -> RemoteAnswer:
-        """Where the answer to `message` goes. The delivery is not over before it is there."""
+        """Where the answer to `message` goes. The delivery is not over before it is there.
+
+        It is cancelled where nobody waits for it any more.
+        """
 
         def value(answer: RemoteAnswer, value: Any) -> None:
             try:
@@ -59,6 +66,8 @@ class Answers:
             delivery.owe(inbox.name)
         answer = RemoteAnswer(message.id, inbox, value=value, error=error, dropped=dropped)
         self._open[message.id] = answer
+        if self._cancelled and self._cancelled.pop(message.id, self) is None:
+            self.cancel(message.id)
         return answer
 
     def end(self, message_id: bytes) -> None:
@@ -80,7 +89,12 @@ class Answers:
         self._sender.hint(asker, pack_refused(request, why), sealed=sealed)
 
     def cancel(self, request: MessageId) -> None:
-        """Nobody waits for that answer any more."""
+        """Nobody waits for that answer any more; if it is not owed yet, it never will be."""
+        # Remembered before it is looked for: who comes to owe it looks after that.
+        self._cancelled[request] = None
+        if len(self._cancelled) > _CANCELLED:
+            self._cancelled.popitem(last=False)
         answer = self._open.pop(request, None)
         if answer is not None:
+            self._cancelled.pop(request, None)
             answer.cancel()

@@ -663,6 +663,29 @@ class TestErrors:
         with pytest.raises(Cancelled):
             reply.get(DEADLINE)
 
+    def test_a_cancelled_ask_that_waits_is_dropped_wherever_it_waits(
+        self, anywhere: Deployment, gated: type[Gated]
+    ) -> None:
+        here, there = anywhere.pair()
+        there.spawn(gated, name="gated")
+        here.tell("gated", "slow")
+        assert gated.begun.wait(DEADLINE)
+        here.tell_many([("gated", number) for number in range(100)])
+        dropped, kept = here.ask("gated", "dropped"), here.ask("gated", "kept")
+        here.flush(DEADLINE)
+
+        dropped.cancel()
+        here.flush(DEADLINE)
+        cancelled: Any = there.bus.transport._answers._cancelled  # type: ignore[attr-defined]
+        until(lambda: cancelled)
+        gated.gate.set()
+
+        kept.get(DEADLINE)
+        assert gated.heard == [*range(100), "kept"]
+        statuses = [one.status for one in there.history.list()]
+        assert statuses.count(Status.FAILED) == 1
+        assert not cancelled
+
     def test_cancelling_an_ask_cancels_an_async_handler_and_what_that_asks(
         self, deployment: Deployment, gate: Gate
     ) -> None:
@@ -839,7 +862,7 @@ def fragile() -> type[Fragile]:
 
 
 class Gated(Agent):
-    """Is parked at the first "bad", once its gate is open."""
+    """Waits for its gate to be open, if it is told "slow" or "bad"; then "bad" has it parked."""
 
     supervision = Supervision(retries=0, max_restarts=0)
     begun: ClassVar[threading.Event]
@@ -848,11 +871,13 @@ class Gated(Agent):
 
     @handles
     def hear(self, payload: str | int) -> None:
-        if payload == "bad":
+        if payload in ("bad", "slow"):
             self.begun.set()
             assert self.gate.wait(DEADLINE)
-            raise ValueError("a bad one")
-        self.heard.append(payload)
+            if payload == "bad":
+                raise ValueError("a bad one")
+        else:
+            self.heard.append(payload)
 
 
 @pytest.fixture
