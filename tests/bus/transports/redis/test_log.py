@@ -524,6 +524,20 @@ class TestOwning:
 
         assert tokens == sorted(set(tokens))
 
+    def test_who_gave_up_and_did_not_hear_so_may_say_it_again_until_somebody_comes(
+        self, log: InboxLog
+    ) -> None:
+        mine = log.acquire("counter", "n1", ttl=TTL)
+
+        log.release(mine)
+        log.release(mine)
+
+        assert log.ready(None) == ["counter"]
+        theirs = log.acquire("counter", "n2", ttl=TTL)
+        with pytest.raises(Fenced):
+            log.release(mine)
+        assert log.acquire("counter", "n2", ttl=TTL).token == theirs.token
+
     def test_many_are_released_in_one_go(self, log: InboxLog) -> None:
         mine = [log.acquire(name, "n1", ttl=TTL) for name in ("a", "b", "c")]
         log.hand_off(mine[1], "n2")

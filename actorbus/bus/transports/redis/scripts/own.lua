@@ -37,7 +37,7 @@ local function move(to)
   redis.call('HDEL', shelf_of(agent, owner == '' and '-' or owner), agent)
   redis.call('SREM', tag .. ':rdy:' .. (owner == '' and '-' or owner), agent)
   redis.call('HSET', meta, 'node', to, 'tok', token, 'v', '1')
-  redis.call('HDEL', meta, 'seen', 'was')
+  redis.call('HDEL', meta, 'seen', 'was', 'rel')
   redis.call('HSET', shelf_of(agent, to == '' and '-' or to), agent, '')
   -- One that was given up ran somewhere: it is to run again, though nothing waits for it.
   if tonumber(got[3] or 0) > 0 or to == '' then
@@ -83,6 +83,8 @@ if what == 'offer' then
   redis.call('HSET', shelf_of(agent, '-'), agent, '')
   return answer(old, 1)
 end
+-- It was given up with this token, and nobody has come since: the first answer was lost.
+if what == 'release' and redis.call('HGET', meta, 'rel') == ARGV[4] then return answer(old, 0) end
 if old ~= ARGV[4] then return {'FENCED', old} end
 if what == 'end' then
   redis.call('HSET', meta, 'end', '1')
@@ -91,5 +93,9 @@ end
 -- Given up in good order: nobody died of what was read ahead.
 local heads = redis.call('HMGET', meta, 'h0', 'h1', 'h2', 'h3')
 redis.call('HSET', meta, 'hw0', heads[1] or 0, 'hw1', heads[2] or 0, 'hw2', heads[3] or 0, 'hw3', heads[4] or 0)
-if what == 'release' then return answer(move(''), 0) end
+if what == 'release' then
+  local token = move('')
+  redis.call('HSET', meta, 'rel', ARGV[4])
+  return answer(token, 0)
+end
 return answer(move(ARGV[5]), 0)
