@@ -1275,6 +1275,49 @@ class TestLife:
         until(lambda: traveller.heard.count(2) >= 50 and 3 in traveller.heard)
         assert asked == []
 
+    def test_events_are_not_missed_where_the_answer_to_taking_an_agent_over_was_lost(
+        self, deployment: Deployment, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        heard: dict[str, list[int]] = {"listener": [], "reader": []}
+
+        class Reader(Agent):
+            failover = True
+            subscriptions = ("numbers",)
+
+            @handles
+            def hear(self, number: int) -> None:
+                cell: Any = self._cell
+                if cell.runtime is there._runtime:
+                    gate.hold()
+                else:
+                    heard[self.name].append(number)
+
+        here, there = deployment.start("here", **HASTY), deployment.start("there", **HASTY)
+        here.spawn(Reader, name="listener")
+        there.spawn(Reader, name="reader")
+        here.topic("numbers").publish(1)
+        assert gate.entered.wait(DEADLINE)
+        here.topic("numbers").publish(2)
+        until(lambda: heard["listener"] == [1, 2])
+        log: Any = here.bus.transport.log  # type: ignore[attr-defined]
+        acquire = log.acquire_many
+        lost: list[list[str]] = []
+
+        def lose_the_first_answer(agents: list[str], *rest: Any, **how: Any) -> Any:
+            told = acquire(agents, *rest, **how)
+            if not lost:
+                lost.append(agents)
+                raise TransportUnavailable("the answer was lost")
+            return told
+
+        monkeypatch.setattr(log, "acquire_many", lose_the_first_answer)
+
+        silence(there, monkeypatch)
+
+        until(lambda: heard["reader"] == [1, 2])
+        assert lost == [["reader"]]
+        gate.opened.set()
+
     def test_an_agent_that_cannot_be_made_here_goes_on_elsewhere_where_it_was(
         self, deployment: Deployment, traveller: type[Traveller]
     ) -> None:
