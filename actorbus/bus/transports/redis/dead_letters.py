@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from actorbus.bus.transports.redis.items import ID_SIZE
 from actorbus.bus.transports.redis.letters import as_mail, packed, read_message
+from actorbus.bus.transports.redis.newest import newest_of
 from actorbus.bus.transports.redis.ownership import CAPACITY, CAPACITY_BYTES
 from actorbus.codec.signing.sealing import is_sealed
 from actorbus.errors import MailboxFull, UnknownMessage, UnknownRecipient, Untrusted
@@ -180,15 +181,9 @@ class DeploymentLetters:
         return float(seconds) + float(micros) / 1e6
 
     def _newest(self, tag: str) -> Iterator[StoredLetter]:
-        """The letters of a partition, newest first, in pages."""
-        before = "+"
-        while True:
-            page: Any = self._client.xrevrange(f"{tag}:dlq", before, "-", count=_PAGE)
-            for entry, fields in page:
-                yield _letter(tag, entry.decode(), fields)
-            if len(page) < _PAGE:
-                return
-            before = f"({page[-1][0].decode()}"
+        """The letters of a partition, newest first."""
+        for entry, fields in newest_of(self._client, f"{tag}:dlq", b"item"):
+            yield _letter(tag, entry.decode(), fields)
 
 
 def _letter(tag: str, entry: str, fields: dict[bytes, bytes]) -> StoredLetter:

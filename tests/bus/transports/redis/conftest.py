@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import fakeredis
@@ -11,6 +12,19 @@ from actorbus.redis_client import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+@contextmanager
+def asked(server: RedisServer, command: str, tag: str) -> Iterator[list[list[str]]]:
+    """The words of each `command` on keys of `tag` meanwhile, by scripts too; at a real server."""
+    client: Any = server.client
+    found: list[list[str]] = []
+    with client.monitor() as monitor:
+        yield found
+        client.echo("the end")
+        while (words := monitor.next_command()["command"].split())[0] != "ECHO":
+            if words[0] == command and tag in words[1]:
+                found.append(words)
 
 
 @pytest.fixture(params=["fakeredis", "real"])

@@ -23,6 +23,7 @@ from actorbus.bus.transports.redis.ownership import (
     Terms,
 )
 from actorbus.redis_client import RedisServer
+from tests.bus.transports.redis.conftest import asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,12 +50,6 @@ def after(items: Sequence[Item], before: Cursors = START) -> Cursors:
         moved[item.level] = Cursor(item.position + 1, item.id)
     a, b, c, d = moved
     return a, b, c, d
-
-
-def until(monitor: Any, last: str) -> Iterator[Any]:
-    """What a server is asked for, up to the command `last`."""
-    while (seen := monitor.next_command())["command"] != last:
-        yield seen
 
 
 OK = Sent(Taken.OK)
@@ -246,13 +241,10 @@ class TestReading:
         owner = log.acquire("counter", "n1", ttl=TTL)
         log.send("p", [message(n)._replace(blob=b"x" * 10_000) for n in range(1, 65)])
 
-        with server.client.monitor() as monitor:  # type: ignore[no-untyped-call]
+        with asked(server, "LRANGE", log.tags[0]) as commands:
             found = log.fetch(owner, START, size=20_500)
-            server.client.echo("read")
-            seen = [one["command"].split() for one in until(monitor, "ECHO read")]
 
-        asked = [words for words in seen if words[0] == "LRANGE" and log.tags[0] in words[1]]
-        read = [int(words[3]) - int(words[2]) + 1 for words in asked]
+        read = [int(words[3]) - int(words[2]) + 1 for words in commands]
         assert len(found.items) == 2
         assert sum(read) <= 3
         server.close()

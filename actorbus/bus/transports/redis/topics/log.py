@@ -15,9 +15,11 @@ they read last: a server that lost its tail, and hands out the same numbers agai
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from actorbus.bus.transports.redis.items import ID_SIZE
+from actorbus.bus.transports.redis.newest import newest_of
 from actorbus.errors import InvalidName
 from actorbus.message import check_topic
 from actorbus.redis_client import Script, decoded, encoded, run_all
@@ -34,7 +36,6 @@ TOPICS: Final = " topics"
 """Where events are sent to. No agent can have the name: it begins with a space."""
 _KEPT: Final = 7 * 24 * 3_600
 """Seconds for which a node that says no more is remembered."""
-_PAGE: Final = 500
 _EXPIRY: Final = 13
 _HEAD: Final = _EXPIRY + 1
 _LENGTH: Final = 2
@@ -250,17 +251,9 @@ class TopicLog:
 
     def newest(self, limit: int) -> list[Entry | Broken]:
         """The newest entries, newest first. For people."""
-        found: list[Entry | Broken] = []
-        before = "+"
         with self._server.errors():
-            while len(found) < limit:
-                count = min(_PAGE, limit - len(found))
-                page: Any = self._client.xrevrange(f"{self._tag}:t:log", before, "-", count=count)
-                found += [_entry(point_of(at.decode()), fields[b"e"]) for at, fields in page]
-                if len(page) < count:
-                    break
-                before = f"({page[-1][0].decode()}"
-        return found
+            found = islice(newest_of(self._client, f"{self._tag}:t:log", b"e"), limit)
+            return [_entry(point_of(at.decode()), fields[b"e"]) for at, fields in found]
 
     @property
     def _client(self) -> Redis:

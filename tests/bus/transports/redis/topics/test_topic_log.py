@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 
 from actorbus.bus.transports.redis.loads import Outgoing, Sent, Taken
+from actorbus.bus.transports.redis.log import InboxLog
 from actorbus.bus.transports.redis.topics.log import (
     START,
     TOPICS,
@@ -22,10 +22,8 @@ from actorbus.bus.transports.redis.topics.log import (
     point_of,
     saving,
 )
-
-if TYPE_CHECKING:
-    from actorbus.bus.transports.redis.log import InboxLog
-    from actorbus.redis_client import RedisServer
+from actorbus.redis_client import RedisServer
+from tests.bus.transports.redis.conftest import asked
 
 OK = Sent(Taken.OK)
 
@@ -137,8 +135,22 @@ class TestReading:
         assert len(read(topics, count=50).entries) == 50
         assert len(read(topics, size=12_000).entries) == 2
         assert len(read(topics, size=10).entries) == 1
+        assert len(read(topics, size=250_000).entries) == 49
         first = read(topics, count=1).entries[0]
         assert [one.point.number for one in read(topics, first.point, count=2).entries] == [2, 3]
+
+    def test_of_large_events_little_more_is_read_than_comes(self, redis_url: str) -> None:
+        server = RedisServer(redis_url)
+        log = InboxLog(server, namespace=uuid4().hex)
+        agent, blob = event("t", None, b"x" * 10_000)
+        log.send("p", [Outgoing(agent, at, 2, uuid4().bytes, blob) for at in range(1, 41)])
+
+        with asked(server, "XRANGE", log.tags[0]) as commands:
+            found = read(TopicLog(server, log), size=35_000)
+
+        assert len(found.entries) == 3
+        assert sum(int(words[5]) for words in commands) <= 4
+        server.close()
 
     def test_a_log_that_is_not_the_one_that_was_read_is_told(
         self, log: InboxLog, topics: TopicLog

@@ -7,7 +7,7 @@
 --          {'RESET', last point, first point that is kept ('': none)}  the log is not the one
 --          that was read
 --
--- At least one entry comes, however large, if any is there.
+-- At least one entry comes, however large, if any is there. Little more is read than comes.
 local tag, after, id = KEYS[1], ARGV[1], ARGV[2]
 local left, bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local stream = tag .. ':t:log'
@@ -29,9 +29,9 @@ if not is_there() then
   local first = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
   return {'RESET', last, first and first[1] or ''}
 end
-local found, from = {}, '(' .. after
+local found, from, room, step = {}, '(' .. after, bytes, 2
 while left > 0 do
-  local wanted = math.min(left, 32)
+  local wanted = math.min(left, step)
   local some = redis.call('XRANGE', stream, from, '+', 'COUNT', wanted)
   for _, one in ipairs(some) do
     local entry = one[2][2]
@@ -44,6 +44,8 @@ while left > 0 do
     left, bytes, from = left - 1, bytes - #entry, '(' .. one[1]
   end
   if #some < wanted then break end
+  step = math.min(32, math.floor(bytes * #found / 2 / (room - bytes)))  -- were the rest like these
+  if step < 1 then break end
 end
 local time = redis.call('TIME')
 return {'OK', string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000)), last, found}
