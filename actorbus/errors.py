@@ -120,13 +120,12 @@ class UnknownMessage(BusError):
 
 
 class MailboxFull(BusError):
-    """The mailbox already holds as many waiting messages as it may."""
+    """The mailbox already holds as many waiting messages as it may; `capacity` 0: nobody here
+    knows how many, or its bytes are what is full."""
 
     def __init__(self, name: str, capacity: int, advice: str = "") -> None:
-        super().__init__(
-            f"the mailbox of {name!r} is full at {capacity:,} waiting messages"
-            f"{f'; {advice}' if advice else ''}"
-        )
+        at = f" at {capacity:,} waiting messages" if capacity else ""
+        super().__init__(f"the mailbox of {name!r} is full{at}{f'; {advice}' if advice else ''}")
         self.name = name
         self.capacity = capacity
 

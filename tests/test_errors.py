@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from actorbus import errors
-from actorbus.errors import ActorbusError, BusError, InvalidArgument, InvalidName
+from actorbus.errors import ActorbusError, BusError, InvalidArgument, InvalidName, MailboxFull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,3 +58,8 @@ def test_braces_and_long_values_do_no_harm_to_the_sentence() -> None:
     assert str(error).startswith("a {filter} cannot be '{0}{0}")
     assert str(error).endswith("...: {why}")
     assert len(str(error)) < 120
+
+
+def test_a_full_mailbox_says_how_many_wait_only_where_that_is_known() -> None:
+    assert str(MailboxFull("a", 10_000)) == "the mailbox of 'a' is full at 10,000 waiting messages"
+    assert str(MailboxFull("a", 0, "no room")) == "the mailbox of 'a' is full; no room"
