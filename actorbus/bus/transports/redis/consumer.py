@@ -50,6 +50,8 @@ _SWEEP: Final = 1.0
 _WINDOW: Final = 64
 _TRIED_AT_ONCE: Final = 250
 _LONGEST_PAUSE: Final = 1.0
+_MORE_SOON: Final = 0.01
+"""Seconds after an acknowledgement for which nobody wakes it to begin the next."""
 
 
 class _Brought(NamedTuple):
@@ -143,7 +145,9 @@ class Consumer:
         self._asleep = False
         """Whether the fetcher sleeps, and nobody has woken it yet."""
         self._has_timer = False
-        """Whether it wakes by itself to acknowledge what it knows to be done."""
+        """Whether it wakes by itself, soon enough to acknowledge what is done by then."""
+        self._awake_until = 0.0
+        """Until when it does so in any case: it acknowledged just now, and more may follow."""
         self._nobodys: set[str] = set()
         """Channels on which agents without an owner ring."""
         self._clocks: set[str] = set()
@@ -316,12 +320,14 @@ class Consumer:
     def _wait(self, until: float) -> None:
         """Wait for a bell, for something to acknowledge or fetch, or for the next sweep."""
         with self._changed:
-            self._has_timer = self._rota.owes
+            now = time.monotonic()
+            until = min(until, self._rota.next_due(now))
+            if now < self._awake_until:
+                until = min(until, self._awake_until)
+            self._has_timer = self._rota.owes or now < self._awake_until
             self._asleep = True  # before it looks: who ends something looks at it after that
             busy = self._closing or self._rung or self._over
             if not (busy or self._rota.is_hungry):
-                now = time.monotonic()
-                until = min(until, self._rota.next_due(now))
                 self._changed.wait(max(0.0, until - now))
             self._asleep = False
 
@@ -350,7 +356,9 @@ class Consumer:
                 return False
         if not (due or wanted):
             self._hand_over()
-            return True
+            return False  # what that brought, who waits sees
+        if due:
+            self._awake_until = time.monotonic() + _MORE_SOON
         freed, found = self._log.exchange(
             [one.done for one in due],
             [one.wanted for one in wanted],
