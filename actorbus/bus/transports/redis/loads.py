@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 MOST_AT_ONCE: Final = 1_000
 """Messages in one script."""
+_FOREVER: Final = 1e9
+"""Seconds, thirty years: an item has 13 digits for the time at which it expires."""
 
 
 class Outgoing(NamedTuple):
@@ -133,7 +135,7 @@ def add_words(words: list[Any], load: Load) -> None:
     for of_level, ttl, delay, item in timed:
         words += (
             of_level,
-            0 if ttl is None else max(1, int(ttl * 1_000)),
+            0 if ttl is None or ttl > _FOREVER else max(1, int(ttl * 1_000)),
             0 if delay is None else int(delay * 1_000),
             item,
         )

@@ -171,6 +171,20 @@ class TestSending:
         assert 4_000 < found.items[0].expiry - found.now <= 5_000
         assert found.items[1].expiry == 0
 
+    @pytest.mark.parametrize("delay", [None, 0.001])
+    @pytest.mark.parametrize("ttl", [1e9, 1.1e9, 1e10, 1e300])
+    def test_one_that_shall_live_for_ever_does(
+        self, log: InboxLog, ttl: float, delay: float | None
+    ) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1, ttl=ttl, delay=delay), message(2)])
+
+        while len(items := log.fetch(owner, START).items) < 2:
+            log.tick()
+
+        assert sorted(blobs(items)) == ["counter 2 1", "counter 2 2"]
+        assert {item.expiry > 0 for item in items} == {ttl == 1e9, False}
+
     def test_many_recipients_of_many_partitions_go_at_once(
         self, make: Callable[..., InboxLog]
     ) -> None:
