@@ -91,6 +91,11 @@ _MEANINGS: Final = (
         "it cannot write to its disk, and takes nothing before it can: see its log",
     ),
     (
+        r"No master found for.*AuthenticationError",
+        "the sentinels want a user or a password, or others: set ACTORBUS_REDIS_SENTINEL_USERNAME"
+        " and ACTORBUS_REDIS_SENTINEL_PASSWORD",
+    ),
+    (
         r"No master found for",
         "no sentinel that answered knows a living master of that service",
     ),

@@ -41,6 +41,23 @@ def test_a_server_that_is_no_sentinel_is_said_to_be_none(
         server.version()
 
 
+@pytest.mark.parametrize("password", [None, SecretStr("wr0ng")])
+def test_sentinels_that_want_a_password_are_said_to(
+    start_redis: Callable[..., RedisProcess], password: SecretStr | None
+) -> None:
+    (port,) = free_ports(1)
+    with Redis.from_url(start_redis(port=port).url) as client:
+        client.config_set("requirepass", "s3cret")
+    access = Access(sentinel_password=password)
+    server = RedisServer(f"redis+sentinel://127.0.0.1:{port}/main", access=access)
+
+    with pytest.raises(TransportUnavailable, match="ACTORBUS_REDIS_SENTINEL_PASSWORD") as raised:
+        server.version()
+
+    assert "wr0ng" not in str(raised.value)
+    server.close()
+
+
 def test_a_failover_loses_nothing_that_the_replica_had(
     start_watched: Callable[[], Watched],
 ) -> None:
