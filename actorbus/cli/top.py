@@ -6,6 +6,7 @@ import select
 import sys
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -75,11 +76,16 @@ def _looking(there: Deployment) -> Iterator[Callable[[], dict[str, Any]]]:
         there.server, there.codec, namespace=there.settings.namespace, names_held=True
     )
     letters = DeploymentLetters(there.server, there.log, there.codec)
-    before: dict[str, Any] = {}
+    handled: dict[str, int] = {}
+    looked_at: float | None = None
 
     def look() -> dict[str, Any]:
-        picture = _picture(there, directory, letters, before)
-        before.update(picture)
+        nonlocal handled, looked_at
+        now = time.monotonic()
+        passed = 0.0 if looked_at is None else now - looked_at
+        picture = _picture(there, directory, letters, handled, passed)
+        handled = {one["name"]: one["handled"] for one in picture["agents"]}
+        looked_at = now
         return picture
 
     try:
@@ -92,17 +98,16 @@ def _picture(
     there: Deployment,
     directory: RedisDirectory,
     letters: DeploymentLetters,
-    before: dict[str, Any],
+    handled: dict[str, int],
+    passed: float,
 ) -> dict[str, Any]:
+    """`handled`: what each agent had handled `passed` seconds ago."""
     directory.look()
     nodes = directory.nodes()
     judged = verdicts(nodes, there.settings)
     members = directory.members()
     waiting = there.log.depths([one.member.name for one in members[:_MOST_AGENTS]])
     waiting += [0] * (len(members) - len(waiting))
-    now = time.monotonic()
-    passed = now - before["taken"] if before else 0.0
-    handled = {one["name"]: one["handled"] for one in before.get("agents", ())}
     agents: list[dict[str, Any]] = []
     for one, waits in zip(members, waiting, strict=True):
         name, count = one.member.name, one.member.message_count
@@ -121,7 +126,7 @@ def _picture(
     rates = [one["rate"] for one in agents if one["rate"] is not None]
     return {
         "namespace": there.settings.namespace,
-        "taken": now,
+        "taken": datetime.now(UTC).isoformat(),
         "nodes": [
             {
                 "name": one.name,

@@ -127,7 +127,9 @@ def _show(subscriptions: list[dict[str, Any]], held: dict[str, Any]) -> None:
     if not held["topics"]:
         console().print(inert(f"{total}; the log holds none."))
         return
-    console().print(inert(f"{total}; the newest {held['looked_at']:,}, since {held['since']}:"))
+    since = datetime.fromisoformat(held["since"]).astimezone()
+    newest = f"the newest {held['looked_at']:,}, since {since:%Y-%m-%d %H:%M:%S}"
+    console().print(inert(f"{total}; {newest}:"))
     counted = table("topic", "events")
     for topic, count in held["topics"].items():
         counted.add_row(inert(topic), f"{count:,}")

@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +41,7 @@ def test_one_picture_has_nodes_agents_what_waits_and_the_server(
     assert [(one["name"], one["status"]) for one in told["nodes"]] == [("eu", "alive")]
     assert "counter" in [one["name"] for one in told["agents"]]
     assert told["dead_letters"] == 1
+    assert abs(datetime.fromisoformat(told["taken"]) - datetime.now(UTC)) < timedelta(minutes=1)
     assert told["redis"]["memory"] > 0
     assert told["redis"]["servers"] == 1
     assert page.exit_code == 0
