@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from uuid import uuid4
 
 from actorbus.bus.transports.redis.doorbell import Doorbell
-from actorbus.bus.transports.redis.log import Letter, read_along
+from actorbus.bus.transports.redis.log import Letter, read_along, read_with
 from actorbus.bus.transports.redis.ownership import Fenced, Reset
 from actorbus.bus.transports.redis.reading import ACK_BATCH, Reading
 from actorbus.bus.transports.redis.rota import Rota
@@ -536,10 +536,13 @@ class Consumer:
             self._hear_of(what)
 
     def _hear_of(self, what: Any) -> None:
-        """Agents that have work, by name, or that some have; or that work itself."""
+        """Agents that have work, by name, or that some have; that work itself; or a hint."""
         if not isinstance(what, bytes):
             self._ring()
             return
+        if what[:3] == b"wi ":
+            before, what = read_with(what)
+            self._hear_of(before)
         hint = self._hints.get(what[:3])
         if hint is not None:
             hint(what[3:])

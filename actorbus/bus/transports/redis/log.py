@@ -77,6 +77,10 @@ _SHELVES: Final = 64
 """As in ``shelves.lua``."""
 
 
+Ring = tuple[str, bytes]
+"""A bell, and what it is rung with."""
+NO_RING: Final[Ring] = ("", b"")
+
 Unread = tuple[int, int, bytes]
 """Level, position and bytes of what ``read_item`` makes an item of. Thousands may wait to be read,
 and the garbage collector does not look at plain tuples of such."""
@@ -230,7 +234,13 @@ class InboxLog:
         answers: list[Shipped] = [NOT_SHIPPED] * len(loads)
         for tag, mine in by_tag.items():
             for some in few_enough(loads, mine):
-                words: list[Any] = [producer, self._capacity, self._capacity_bytes, int(create)]
+                words: list[Any] = [
+                    producer,
+                    self._capacity,
+                    self._capacity_bytes,
+                    int(create),
+                    *NO_RING,
+                ]
                 for at in some:
                     add_words(words, loads[at])
                 told = self._run(self._send, tag, *words)
@@ -242,11 +252,17 @@ class InboxLog:
         """A line that ``shipping`` may be sent on."""
         return Dial(self._server)
 
-    def shipping(self, producer: str, load: Load, *, create: bool = False) -> list[Any]:
-        """The command that ``ship`` would send; ``shipped`` reads the one word of its answer."""
+    def shipping(
+        self, producer: str, load: Load, *, create: bool = False, ring: Ring = NO_RING
+    ) -> list[Any]:
+        """The command that ``ship`` would send; ``shipped`` reads the one word of its answer.
+
+        `ring`: a bell of the same server, and what it is rung with besides. If that is the bell of
+        the agent's owner, it rings once for both; see ``read_with``.
+        """
         tag = self.tag(load.agent)
         bounds = (producer, self._capacity, self._capacity_bytes, int(create))
-        words: list[Any] = ["EVALSHA", self._send.digest, 1, tag, *bounds]
+        words: list[Any] = ["EVALSHA", self._send.digest, 1, tag, *bounds, *ring]
         add_words(words, load)
         return words
 
@@ -762,6 +778,12 @@ def _caught(read: Any, ownership: Ownership, told: Sequence[Any]) -> Any:
         return read(ownership, told)
     except (Fenced, Reset) as what:
         return what
+
+
+def read_with(data: bytes) -> tuple[bytes, bytes]:
+    """Both that SEND rings with at once, if it begins with ``wi``."""
+    size, _, rest = data[3:].partition(b" ")
+    return rest[: int(size)], rest[int(size) :]
 
 
 def read_along(data: bytes) -> Along:

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from actorbus.bus.transports.redis.lanes import Accepted, Lanes
 from actorbus.bus.transports.redis.loads import MOST_AT_ONCE
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from actorbus.bus.transports.redis.lanes import News, Parcel
     from actorbus.bus.transports.redis.loads import Shipped
-    from actorbus.bus.transports.redis.log import InboxLog
+    from actorbus.bus.transports.redis.log import InboxLog, Ring
 
 _MOST: Final = MOST_AT_ONCE
 _FIRST_PAUSE: Final = 0.02
@@ -76,8 +76,8 @@ class Outbox:
         """What goes a little later, if it is still needed: when, by id."""
         self._needless: deque[bytes] = deque(maxlen=_MOST)
         """What of that is not needed."""
-        self._along: deque[tuple[Any, ...]] = deque(maxlen=_MOST_ALONG)
-        """Commands that go with what takes the short cut next."""
+        self._along: deque[Ring] = deque(maxlen=_MOST_ALONG)
+        """What is rung with what takes the short cut next."""
         self._watches_until = 0.0
         """Until when the thread looks for more of that by itself."""
         self._lock = threading.RLock()
@@ -129,9 +129,9 @@ class Outbox:
         self._tell(news)
         return True
 
-    def send_along(self, *command: Any) -> None:
-        """Send a command with what takes the short cut next: a hint, that may be lost."""
-        self._along.append(command)
+    def ring_along(self, channel: str, what: bytes) -> None:
+        """Ring a bell along with what takes the short cut next: a hint, that may be lost."""
+        self._along.append((channel, what))
 
     def put_soon(self, parcel: Parcel) -> bool:
         """``put`` what its reader was told already, also past the limit, unless it is ``needless``
@@ -186,8 +186,8 @@ class Outbox:
         if not (is_sent and self._watches):
             self._wake()
 
-    def _take_along(self) -> Sequence[tuple[Any, ...]]:
-        taken: list[tuple[Any, ...]] = []
+    def _take_along(self) -> Sequence[Ring]:
+        taken: list[Ring] = []
         while self._along and len(taken) < _MOST_ALONG:
             taken.append(self._along.popleft())
         return taken

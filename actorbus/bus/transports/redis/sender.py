@@ -225,7 +225,7 @@ class Sender:
     def thank(self, node: str, note_id: bytes) -> None:
         """Tell a node, with the next request from here, that a note of its was heard ahead."""
         channel = self._log.bell(self._log.tag(notes_of(node)), node)
-        self._outbox.send_along("PUBLISH", channel, HEARD + note_id)
+        self._outbox.ring_along(channel, HEARD + note_id)
 
     def thanked(self, what: bytes) -> None:
         """Another node has heard these notes of ours."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.bus.transports.redis.loads import shipped
+from actorbus.bus.transports.redis.log import NO_RING
 from actorbus.errors import TransportUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from actorbus.bus.transports.redis.loads import Load, Shipped
-    from actorbus.bus.transports.redis.log import InboxLog
+    from actorbus.bus.transports.redis.log import InboxLog, Ring
     from actorbus.redis_client import Line
 
 _LARGEST: Final = 16_384
@@ -51,19 +52,18 @@ class Shortcut:
         self.wanted = False
         self._dial.open()
 
-    def send(self, load: Load, along: Sequence[tuple[Any, ...]] = ()) -> bool:
-        """Send one message. False: not this way, not now.
-
-        Commands that go `along`, before it, answer with a number, which nobody hears.
-        """
+    def send(self, load: Load, along: Sequence[Ring] = ()) -> bool:
+        """Send one message, and ring what goes `along`. False: not this way, not now."""
         line = self._dial.line
         if line is None:
             self.wanted = self._dial.may_be_had
             return False
         if len(load) != 1 or _size(load) > _LARGEST:
             return False
-        shipping = self._log.shipping(self._producer, load, create=self._create)
-        if not line.send_all([*along, tuple(shipping)]):
+        ring, *others = along or (NO_RING,)
+        shipping = self._log.shipping(self._producer, load, create=self._create, ring=ring)
+        commands = [("PUBLISH", *other) for other in others]
+        if not line.send_all([*commands, tuple(shipping)]):
             self._dial.hang_up()
             return False
         self._load = load
@@ -96,7 +96,7 @@ class Shortcut:
             if line is None or load is None:
                 raise TransportUnavailable("nothing was sent this way")
             while isinstance(answer := read(line), int):
-                pass  # of what went along
+                pass  # how many heard what went along
             if answer is None:
                 return None
             if not isinstance(answer, list):

@@ -212,6 +212,15 @@ def test_what_comes_along_with_a_bell_is_not_fetched(
     until(lambda: log.depth("a") == 0)
 
 
+def test_a_bell_that_rings_for_two_is_heard_as_both(log: InboxLog, server: RedisServer) -> None:
+    heard: list[bytes] = []
+    consumer = Consumer(log, server, "n1", hints={b"ok ": heard.append})
+
+    consumer._hear_of(b"wi 8 ok thankok again")
+
+    assert heard == [b"thank", b"again"]
+
+
 def test_a_bell_with_messages_that_nobody_heard_costs_only_time(
     log: InboxLog, consumer: Consumer, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:

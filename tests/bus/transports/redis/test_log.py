@@ -9,8 +9,16 @@ from uuid import uuid4
 
 import pytest
 
-from actorbus.bus.transports.redis.loads import Outgoing, Sent, Taken
-from actorbus.bus.transports.redis.log import Done, Fetched, InboxLog, Letter, Wanted, read_along
+from actorbus.bus.transports.redis.loads import Outgoing, Sent, Taken, loads_of
+from actorbus.bus.transports.redis.log import (
+    Done,
+    Fetched,
+    InboxLog,
+    Letter,
+    Wanted,
+    read_along,
+    read_with,
+)
 from actorbus.bus.transports.redis.ownership import (
     START,
     Cursor,
@@ -828,6 +836,42 @@ class TestBells:
         ]
         assert (second.level, second.cursor) == (URGENT, Cursor())
         assert 8_900 < second.items[0].expiry - second.now <= 9_000
+
+    def test_a_bell_of_the_owner_that_is_rung_besides_rings_once_for_both(
+        self, log: InboxLog, ear: Ear, server: RedisServer
+    ) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(1)])
+        log.fetch(owner, START)
+        ear.rung()
+        sent = message(2, ttl=9.0)
+        (load,) = loads_of([sent])
+        ring = (log.bell(log.tag("counter"), "n1"), b"ok \0 besides")
+
+        client: Any = server.client
+        told = client.execute_command(*log.shipping("p", load, ring=ring))
+
+        (rung,) = ear.rung()
+        besides, along = read_with(rung)
+        assert told == [b"OK"]
+        assert besides == ring[1]
+        assert [one.id for one in read_along(along).items] == [sent.id]
+
+    @pytest.mark.parametrize("comes_along", [True, False])
+    def test_another_bell_that_is_rung_besides_is_rung_whatever_else_is(
+        self, log: InboxLog, ear: Ear, server: RedisServer, comes_along: bool
+    ) -> None:
+        owner = log.acquire("counter", "n2", ttl=TTL)
+        log.send("p", [message(1)])
+        if comes_along:
+            log.fetch(owner, START)
+        (load,) = loads_of([message(2, ttl=9.0)])
+        ring = (log.bell(log.tag("counter"), "n1"), b"ok \0 besides")
+
+        client: Any = server.client
+        client.execute_command(*log.shipping("p", load, ring=ring))
+
+        assert ear.rung() == [b"ok \0 besides"]
 
     def test_what_came_along_with_a_bell_is_there_for_whoever_did_not_hear_it(
         self, log: InboxLog, ear: Ear

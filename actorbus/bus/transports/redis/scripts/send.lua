@@ -1,10 +1,11 @@
 -- SEND: put messages of one producer into the inboxes of agents of this partition.
 --
 -- KEYS[1]  the partition's tag; every other key is it and a name
--- ARGV     producer, capacity, bytes, 1 if unknown agents are made, then loads. A load is: an
---          agent, how many messages, the sequence of the first (the others follow), base, and
---          the level of all, with an item each; or '-' for the level, and for each message 4:
---          level, ttl in ms (0: none), delay in ms (0: none), item
+-- ARGV     producer, capacity, bytes, 1 if unknown agents are made, a bell and what it is rung with
+--          besides ('' for neither), then loads. A load is: an agent, how many messages, the sequence
+--          of the first (the others follow), base, and the level of all, with an item each; or '-'
+--          for the level, and for each message 4: level, ttl in ms (0: none), delay in ms (0: none),
+--          item
 -- Returns  one word for each load: OK, or how many were taken and why the next was not:
 --          GAP <last>, FULL <depth>, DROP <depth>, NOAGENT <1 if we have sent to it before>
 --
@@ -15,7 +16,8 @@
 --
 -- An owner that has seen all there was is given the few small messages that come now along with
 -- its bell, which saves it a FETCH. They stay here, and ready, until they are acknowledged: a bell
--- that nobody hears costs time. ``seen`` says that nothing waits that no bell rang for.
+-- that nobody hears costs time. ``seen`` says that nothing waits that no bell rang for. One message
+-- to the node of that bell, too, rings once for both: 'wi', the size of the other, it, and its own.
 local tag, producer, create = KEYS[1], ARGV[1], ARGV[4] == '1'
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -175,7 +177,13 @@ local function give_one(agent, first, level, ttl, item)
   if ttl ~= '0' then item = string.format('%013.0f0', now + tonumber(ttl)) .. string.sub(item, 15) end
   local before = depth > 0 and redis.call('LINDEX', list, -1)
   local position = tonumber(got[10] or 0) + redis.call('RPUSH', list, item) - 1
-  redis.call('PUBLISH', tag .. ':bell:' .. node, 'in ' .. agent .. ' ' .. got[9] .. ' ' .. level .. ' ' .. number(position)
+  local bell, besides = tag .. ':bell:' .. node, ''
+  if bell == ARGV[5] then
+    besides = 'wi ' .. #ARGV[6] .. ' ' .. ARGV[6]
+  elseif ARGV[5] ~= '' then
+    redis.call('PUBLISH', ARGV[5], ARGV[6])
+  end
+  redis.call('PUBLISH', bell, besides .. 'in ' .. agent .. ' ' .. got[9] .. ' ' .. level .. ' ' .. number(position)
     .. ' ' .. time_of_it .. ' ' .. #item .. '\n' .. (before and string.sub(before, 15, 30) or NO_ID) .. item)
   redis.call('HSET', meta, 'depth', number(depth + 1), 'bytes', number(bytes), field, first .. ' ' .. time_of_it,
     'hw' .. level, number(position + 1))
@@ -183,10 +191,11 @@ local function give_one(agent, first, level, ttl, item)
   return true
 end
 
-if #ARGV == 13 and ARGV[6] == '1' and ARGV[9] == '-' and ARGV[12] == '0' and ARGV[5] ~= '%20topics'
-  and give_one(ARGV[5], ARGV[7], ARGV[10], ARGV[11], ARGV[13]) then return {'OK'} end
+if #ARGV == 15 and ARGV[8] == '1' and ARGV[11] == '-' and ARGV[14] == '0' and ARGV[7] ~= '%20topics'
+  and give_one(ARGV[7], ARGV[9], ARGV[12], ARGV[13], ARGV[15]) then return {'OK'} end
 
-local at = 5
+if ARGV[5] ~= '' then redis.call('PUBLISH', ARGV[5], ARGV[6]) end
+local at = 7
 while at < #ARGV do
   local agent, count, first, base, plan = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), ARGV[at + 3] == '1', ARGV[at + 4]
   local taken, why
