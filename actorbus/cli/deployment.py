@@ -58,7 +58,7 @@ def deployment(bus: str, namespace: str | None) -> Iterator[tuple[RedisDirectory
     except TransportUnavailable as error:
         terminal.fail(str(error), 1)
     directory = RedisDirectory(
-        server, Codec(TypeBook(), limit=_LARGEST), namespace=settings.namespace
+        server, Codec(TypeBook(), limit=_LARGEST), namespace=settings.namespace, bus=kind
     )
     try:
         if kind == "durable":

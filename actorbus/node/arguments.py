@@ -122,6 +122,7 @@ def _redis_transport(url: str, name: str, settings: Settings, codec: Codec) -> T
         server,
         codec,
         namespace=settings.namespace,
+        bus=kind,
         dead_after=settings.dead_after,
         incarnation=transport.node,
         version=__version__,

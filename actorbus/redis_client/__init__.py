@@ -17,7 +17,15 @@ from actorbus.redis_client.keys import decoded, encoded
 from actorbus.redis_client.line import Dial, Express, Line
 from actorbus.redis_client.scripts import Script, run_all
 from actorbus.redis_client.server import OLDEST, RedisServer
-from actorbus.redis_client.urls import BUS_SCHEMES, SCHEMES, Kind, checked_url, parsed, shown
+from actorbus.redis_client.urls import (
+    BUS_SCHEMES,
+    SCHEMES,
+    BusKind,
+    Kind,
+    checked_url,
+    parsed,
+    shown,
+)
 from actorbus.redis_client.wire import NOTHING, NoSocket, Wire
 
 __all__ = [
@@ -26,6 +34,7 @@ __all__ = [
     "OLDEST",
     "SCHEMES",
     "Access",
+    "BusKind",
     "Dial",
     "Express",
     "Kind",

@@ -50,10 +50,14 @@ _EXAMPLES: Final = {
 _PORTS: Final = {Kind.SINGLE: 6379, Kind.SENTINEL: 26379, Kind.CLUSTER: 6379}
 
 
+BusKind = Literal["durable", "pubsub"]
+"""Whether a bus keeps messages, or speaks through Redis pub/sub alone."""
+
+
 class Parsed(NamedTuple):
     """The URL of a bus, taken apart."""
 
-    transport: Literal["durable", "pubsub"]
+    transport: BusKind
     url: str
     """The server's, as ``RedisServer`` takes it."""
 

@@ -285,3 +285,26 @@ def test_over_plain_pubsub_one_can_send_and_ask_too(command: Commands, redis_url
     assert sent.exit_code == 0, sent.output
     assert later.exit_code == 2, "a command that ends would lose it"
     assert "its sender keeps it" in later.output
+
+
+def test_nodes_that_do_not_hear_each_other_do_not_see_each_other(
+    command: Commands, node: Node, redis_url: str
+) -> None:
+    """One namespace, and one bus that keeps messages beside one that does not."""
+    from actorbus import Node, Settings
+    from tests.cli.conftest import Counter
+
+    bus = redis_url.replace("unix:", "unix+pubsub:").replace("redis:", "redis+pubsub:")
+    settings = Settings(namespace=command.namespace, log_level="off")
+    with Node(bus, name="live", settings=settings) as live:
+        live.spawn(Counter, name="counter")
+
+        seen = [command.json("nodes", "--bus", url) for url in (redis_url, bus)]
+        owners = [command.json("agents", "--bus", url) for url in (redis_url, bus)]
+        said = [
+            command("ask", "counter", '{"body": "a"}', "--bus", url) for url in (redis_url, bus)
+        ]
+
+    assert [[one["name"] for one in nodes] for nodes in seen] == [["eu"], ["live"]]
+    assert [[one["node"] for one in agents] for agents in owners] == [["eu"], ["live"]]
+    assert [one.exit_code for one in said] == [0, 0]

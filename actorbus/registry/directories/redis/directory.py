@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from actorbus.codec import Codec
-    from actorbus.redis_client import RedisServer
+    from actorbus.redis_client import BusKind, RedisServer
     from actorbus.registry.directories.redis.records import Kind
     from actorbus.registry.directories.redis.table import Change, Departure, Joining, News
 
@@ -80,6 +80,7 @@ class RedisDirectory:
 
     Args:
         server: whoever made it closes it, after this.
+        bus: how its nodes speak to each other; those that speak otherwise are in another table.
         codec: what agents tell of themselves is packed with.
         incarnation: what people know the node's start by; by default its token here.
         version: of actorbus, for people.
@@ -100,6 +101,7 @@ class RedisDirectory:
         codec: Codec,
         *,
         namespace: str = "actorbus",
+        bus: BusKind = "durable",
         dead_after: float = _DEAD_AFTER,
         incarnation: str | None = None,
         version: str = "",
@@ -112,7 +114,7 @@ class RedisDirectory:
         self._version = version
         self._names_held = names_held
         self._failed = failed
-        self._table = Table(server, namespace, dead_after=dead_after)
+        self._table = Table(server, namespace, bus, dead_after=dead_after)
         self._view = View()
         self._homes: dict[str, Home] = {}
         self._by_token: dict[str, Home] = {}

@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from actorbus.redis_client import RedisServer
+    from actorbus.redis_client import BusKind, RedisServer
 
 LAYOUT: Final = "1"
 MOST_AGENTS: Final = 300
 """In one script: while it runs the server does nothing else, and Lua takes no more arguments."""
 
+_TABLES: Final[Mapping[BusKind, str]] = {"durable": "reg", "pubsub": "live"}
 _FORGET_AFTER: Final = 3600.0
 _PAGE: Final = 1_000
 _SCAN: Final = 500
@@ -108,9 +109,11 @@ class Table:
     and a patient REGISTER, as somebody waits for them; all others at once, as they come again.
     """
 
-    def __init__(self, server: RedisServer, namespace: str, *, dead_after: float) -> None:
+    def __init__(
+        self, server: RedisServer, namespace: str, bus: BusKind, *, dead_after: float
+    ) -> None:
         self._server = server
-        self._tag = f"{{{encoded(namespace)}.reg}}"
+        self._tag = f"{{{encoded(namespace)}.{_TABLES[bus]}}}"
         self._limits = (micros(dead_after), micros(max(_FORGET_AFTER, dead_after)))
         self._wake = f"{self._tag}:wake:{uuid4().hex}"
         self._impatient: Redis | None = None
