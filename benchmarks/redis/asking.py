@@ -29,12 +29,13 @@ _PEERS_OF_MANY: Final = ("taskiq",)
 def workload(title: str, *, outstanding: int) -> Workload:
     n = 4_000 if outstanding == 1 else 20_000
     how = "one after the other" if outstanding == 1 else f"{outstanding} at a time"
-    goals: tuple[Goal, ...] = (
-        Goal("actorbus", RATE, must=Bound(2), over="taskiq"),
-        Goal("actorbus", RATE, must=Bound(0.5), aim=Bound(1), over="redis-py pipelined"),
-    )
+    goals: tuple[Goal, ...] = (Goal("actorbus", RATE, must=Bound(2), over="taskiq"),)
     if outstanding == 1:
-        goals += (Goal("actorbus", MEDIAN, aim=Bound(250), at_most=True),)
+        # Many at a time go as two lists in one round trip there, and as an ask each here.
+        goals += (
+            Goal("actorbus", RATE, must=Bound(0.5), aim=Bound(1), over="redis-py pipelined"),
+            Goal("actorbus", MEDIAN, aim=Bound(250), at_most=True),
+        )
     return Workload(
         name=title,
         clock=f"n questions of 300 B to one responder in another process, {how}",
