@@ -43,6 +43,7 @@
     │   └── StaleOwner           another node owns the agent now
     ├── PersistenceError         message history
     │   ├── AuditUnavailable     the history database cannot be used
+    │   │   └── InvalidAuditUrl  its URL cannot be meant
     │   ├── InvalidQuery         a question to history that cannot be meant
     │   ├── NotReplayable        a stored conversation that cannot run again
     │   ├── UnknownRecord        no tenant, project, run or agent's part of that name
@@ -428,6 +429,10 @@ class PersistenceError(ActorbusError):
 
 class AuditUnavailable(PersistenceError):
     """The history database cannot be used."""
+
+
+class InvalidAuditUrl(AuditUnavailable):
+    """No database can be meant by that URL."""
 
 
 class InvalidQuery(PersistenceError):

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation")
     parser.add_argument(
         "--service",
-        type=float,
+        type=_microseconds,
         default=10.0,
         metavar="US",
         help="microseconds of Redis a message, as measured (default 10)",
@@ -83,6 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console()
     console.print(_server(service))
     console.print(_choices())
+
+
+def _microseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is no time of a message; use 10 or so")
+    return value
 
 
 def _server(service: float) -> Table:

@@ -18,6 +18,7 @@ from actorbus.cli import terminal
 from actorbus.errors import (
     ActorbusError,
     AuditUnavailable,
+    InvalidAuditUrl,
     InvalidUrl,
     NameTaken,
     TransportUnavailable,
@@ -99,7 +100,7 @@ def node(
         try:
             _pin(pin)
             runs = _started(start, bus, name, namespace, signals)
-        except InvalidUrl as error:
+        except (InvalidAuditUrl, InvalidUrl) as error:
             terminal.fail(str(error), 2)
         except (TransportUnavailable, AuditUnavailable) as error:
             terminal.fail(str(error), 1)

@@ -27,7 +27,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool, StaticPool
 
-from actorbus.errors import AuditUnavailable, did_you_mean
+from actorbus.errors import AuditUnavailable, InvalidAuditUrl, did_you_mean
 from actorbus.persistence import migrations, tenancy
 from actorbus.persistence.patience import limit_waits
 
@@ -75,7 +75,7 @@ class Database:
     """One history database. Nothing is opened before it is needed.
 
     Raises:
-        AuditUnavailable: the URL cannot mean a database that we know.
+        InvalidAuditUrl: the URL cannot mean a database that we know.
     """
 
     def __init__(self, url: str, *, durable: bool = False) -> None:
@@ -316,21 +316,21 @@ def _parsed(url: str) -> URL:
         parsed = make_url(url)
         driver = _DRIVERS.get(parsed.drivername)
     except (ArgumentError, ValueError, TypeError, AttributeError):
-        raise AuditUnavailable(f"that is no URL of a database; use {_EXAMPLES}") from None
+        raise InvalidAuditUrl(f"that is no URL of a database; use {_EXAMPLES}") from None
     if driver is None:
-        raise AuditUnavailable(
+        raise InvalidAuditUrl(
             f"no history in a database of kind {parsed.drivername[:32]!r}."
             f"{did_you_mean(parsed.drivername, _DRIVERS)} Use {_EXAMPLES}."
         )
     if parsed.get_backend_name() == "sqlite" and (
         parsed.host or (parsed.database or "").startswith("file:")
     ):
-        raise AuditUnavailable(
+        raise InvalidAuditUrl(
             f"an SQLite URL has three slashes and a path, or four for an absolute one;"
             f" use {_EXAMPLES}"
         )
     if parsed.get_backend_name() == "sqlite" and (unknown := set(parsed.query) - _SQLITE_OPTIONS):
-        raise AuditUnavailable(
+        raise InvalidAuditUrl(
             f"an SQLite URL has no option {min(unknown)[:32]!r}:"
             f" use {_shown(parsed)}, with ?timeout=SECONDS at most"
         )

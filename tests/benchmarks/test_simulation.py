@@ -6,7 +6,7 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from benchmarks.scaling import Curve, Point, svg
-from benchmarks.simulation import queues, waits
+from benchmarks.simulation import main, queues, waits
 
 if TYPE_CHECKING:
     import random
@@ -47,3 +47,14 @@ def test_a_curve_is_drawn_with_a_bar_for_each_point() -> None:
 
     tall = [float(bar.attrib["height"]) for bar in drawn if bar.tag.endswith("rect")]
     assert tall[1] == pytest.approx(2 * tall[0])
+
+
+@pytest.mark.parametrize("service", ["0", "-1", "nan", "inf", "soon"])
+def test_what_is_no_time_of_a_message_is_refused(
+    service: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--service", service])
+
+    assert ended.value.code == 2
+    assert "no time of a message" in capsys.readouterr().err

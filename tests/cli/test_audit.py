@@ -232,7 +232,7 @@ def test_another_tenant_sees_nothing(ids: list[str]) -> None:
     [
         (["list"], 1, "--audit sqlite:///history.db, or set ACTORBUS_AUDIT"),
         (["list", "--audit", "sqlite:///missing.db"], 1, "no history at missing.db"),
-        (["list", "--audit", "mysql://user:secret@host/db"], 1, "sqlite:///history.db"),
+        (["list", "--audit", "mysql://user:secret@host/db"], 2, "sqlite:///history.db"),
         (["show", "nonsense", "--audit", "sqlite:///history.db"], 2, "is no name for a message"),
         (["list", "--audit", "sqlite:///history.db", "--limit", "0"], 2, "from 1 to 10,000"),
         (["list", "--audit", "sqlite:///history.db", "--status", "x"], 2, "no status 'x'"),

@@ -224,7 +224,7 @@ def test_what_cannot_be_loaded_is_named_and_the_rest_runs(
         (["--bus", "http://host"], 2),
         (["--bus", "redis://host:port/0"], 2),
         (["--bus", "redis+sentinel://host"], 2),
-        (["--audit", "nonsense"], 1),
+        (["--audit", "nonsense"], 2),
         (["--bus", "redis://:secret@127.0.0.1:1/0"], 1),
     ],
 )

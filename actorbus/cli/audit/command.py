@@ -10,6 +10,7 @@ from actorbus.errors import (
     AuditUnavailable,
     HistoryHeld,
     InvalidArgument,
+    InvalidAuditUrl,
     InvalidQuery,
     NotReplayable,
     UnknownRecord,
@@ -49,7 +50,7 @@ def command(run: Callable[..., None]) -> Callable[..., None]:
                 for name, shared in made_from.items()
             }
             run(**given, **made)
-        except (InvalidArgument, InvalidQuery) as error:
+        except (InvalidArgument, InvalidAuditUrl, InvalidQuery) as error:
             terminal.fail(str(error), 2)
         except (AuditUnavailable, HistoryHeld, NotReplayable, UnknownRecord) as error:
             terminal.fail(str(error), 1)

@@ -247,7 +247,7 @@ class Ear:
             except TransportUnavailable as error:
                 self._broken = error
                 said = []
-            else:
+            if said:
                 self.heard_at = time.monotonic()
         if self._broken is not None:
             self._break(self._broken)

@@ -496,7 +496,7 @@ class InboxLog:
     ) -> tuple[int, list[Item]]:
         """The messages on a level from `position` on, fetched before or not, and where they begin.
 
-        They count as unseen as before.
+        At least one if there is any, and few of large ones. They count as unseen as before.
 
         Raises:
             Fenced: it is not ours any more.

@@ -351,6 +351,19 @@ class TestWhoHasNothingToDo:
         idler.waker.ring()
         idles.join(SOON)
 
+    def test_its_own_thread_knows_since_when_nothing_was_said(
+        self, said: Said, idler: Idles
+    ) -> None:
+        opened = said.ear.heard_at
+        assert said.ear.next(SHORT) is NOTHING
+        silent = said.ear.heard_at
+
+        said.say(b"one")
+        until(lambda: said.heard)
+
+        assert silent == opened
+        assert said.ear.heard_at > opened
+
     def test_its_own_thread_hears_that_the_server_is_gone(self, said: Said, idler: Idles) -> None:
         said.there.close()
 

@@ -414,6 +414,16 @@ class TestTrying:
 
 
 class TestPeeking:
+    def test_few_large_messages_are_peeked_at_at_once(self, log: InboxLog) -> None:
+        owner = log.acquire("counter", "n1", ttl=TTL)
+        log.send("p", [message(n)._replace(blob=b"x" * 200_000) for n in range(1, 21)])
+
+        seen: list[int] = []
+        while items := log.peek(owner, NORMAL, sum(seen))[1]:
+            seen.append(len(items))
+
+        assert seen == [8, 8, 4]
+
     def test_what_is_peeked_at_counts_as_unseen(self, log: InboxLog) -> None:
         owner = log.acquire("counter", "n1", ttl=TTL)
         log.send("p", [message(number) for number in range(1, 6)])
