@@ -38,7 +38,7 @@ CAPACITY = 100
 """Of a slow worker."""
 MEASURED = 4_000 if AT_LENGTH else 2_000
 """Messages of a turn in which latencies are measured."""
-TURNS = 3 if AT_LENGTH else 1
+TURNS = 7 if AT_LENGTH else 1
 IN_HAND = ITS_OWN = 1.0
 """Seconds that a slow worker takes for what it has in hand, and for what is urgent itself."""
 FULL_BYTES = 64 * MIB

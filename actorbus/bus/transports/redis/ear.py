@@ -13,6 +13,7 @@ without a wake, as the kernel is told whom to wake the next time. In this order 
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
@@ -76,6 +77,7 @@ class Ear:
     ) -> None:
         self._hear = hear
         self._is_answer = is_answer
+        self._process = os.getpid()
         self._wire: Wire | None = None
         self._broken: TransportUnavailable | None = None
         self._reading = threading.Lock()
@@ -148,6 +150,8 @@ class Ear:
 
         None: it was not waited; somebody else does, or there is nothing to hear.
         """
+        if os.getpid() != self._process:
+            return None  # the child of a fork has no part in who is woken: that is the parent's
         turn, now = _Turn(self._asker_waker, request), time.monotonic()
         try:
             with self._placing:

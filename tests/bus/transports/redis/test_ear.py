@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
@@ -205,6 +206,17 @@ class TestWhoWaitsForAnAnswer:
         said.ear.close()
 
         assert said.ear.wait(lambda _: True, SOON, REQUEST) is None
+
+    def test_a_forked_child_does_not_listen_in_place_of_its_parent(
+        self, said: Said, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: 0)
+            assert said.ear.wait(lambda _: True, SOON, REQUEST) is None
+
+        said.say(b"one")
+
+        assert said.ear.next(SOON) == b"one"
 
     def test_it_hears_a_connection_that_was_made_meanwhile(self, said: Said, asker: Waits) -> None:
         said.close()
