@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 from actorbus.bus.transports.redis.letters import pack_error, pack_refused, pack_value
+from actorbus.bus.transports.redis.remembered import Remembered
 from actorbus.bus.transports.remote_answer import RemoteAnswer
 from actorbus.errors import ActorbusError
 
@@ -29,9 +29,9 @@ class Answers:
         self._sender = sender
         self._codec = codec
         self._open: dict[MessageId, RemoteAnswer] = {}
-        self.ended: OrderedDict[bytes, None] = OrderedDict()
+        self.ended: Remembered[bytes] = Remembered(_ENDED)
         """Messages that are over before they are handed out, by id, and their askers know."""
-        self._cancelled: OrderedDict[MessageId, None] = OrderedDict()
+        self._cancelled: Remembered[MessageId] = Remembered(_CANCELLED)
         """Requests for which nobody waits any more, and which were not handed out by then."""
 
     def owed(
@@ -66,19 +66,17 @@ class Answers:
             delivery.owe(inbox.name)
         answer = RemoteAnswer(message.id, inbox, value=value, error=error, dropped=dropped)
         self._open[message.id] = answer
-        if self._cancelled and self._cancelled.pop(message.id, self) is None:
+        if self._cancelled and self._cancelled.forget(message.id):
             self.cancel(message.id)
         return answer
 
     def end(self, message_id: bytes) -> None:
         """A message that lies in an inbox is not to be handled: whoever says so answers it."""
-        self.ended[message_id] = None
-        if len(self.ended) > _ENDED:
-            self.ended.popitem(last=False)
+        self.ended.add(message_id)
 
     def has_ended(self, message_id: bytes) -> bool:
         """Whether that was said. Says so once."""
-        return self.ended.pop(message_id, self) is None
+        return self.ended.forget(message_id)
 
     def refuse(self, asker: str, request: MessageId, why: str, *, sealed: bool) -> None:
         """Tell a node that a request which is said to be its own was not trusted, if there is room.
@@ -91,10 +89,8 @@ class Answers:
     def cancel(self, request: MessageId) -> None:
         """Nobody waits for that answer any more; if it is not owed yet, it never will be."""
         # Remembered before it is looked for: who comes to owe it looks after that.
-        self._cancelled[request] = None
-        if len(self._cancelled) > _CANCELLED:
-            self._cancelled.popitem(last=False)
+        self._cancelled.add(request)
         answer = self._open.pop(request, None)
         if answer is not None:
-            self._cancelled.pop(request, None)
+            self._cancelled.forget(request)
             answer.cancel()

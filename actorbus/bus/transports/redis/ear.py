@@ -38,6 +38,7 @@ _PAUSE: Final = 0.05
 """Seconds for which no asker listens after one who heard other things than its answer, and nobody
 who is idle after one who heard much at once: then it is better that two work, and one hears."""
 _MUCH: Final = 4
+"""Things said at once."""
 
 
 class _Turn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from actorbus.bus.transports.redis.herald import read_ahead
@@ -17,6 +16,7 @@ from actorbus.bus.transports.redis.letters import (
     notes_of,
 )
 from actorbus.bus.transports.redis.ownership import Terms
+from actorbus.bus.transports.redis.remembered import Remembered
 from actorbus.bus.transports.redis.unreadable import refuse
 from actorbus.errors import Rejected, Undecodable, Untrusted
 from actorbus.message import MessageId
@@ -88,9 +88,8 @@ class Notes:
         self._ownership: Ownership | None = None
         self._opening = threading.Lock()
         """Held so that nobody opens a note that another is just opening."""
-        self._heard: OrderedDict[bytes, None] = OrderedDict()
-        """Those that were heard, and have not come yet. A plain dict looks for its oldest among all
-        that were forgotten since it last grew."""
+        self._heard: Remembered[bytes] = Remembered(_HEARD)
+        """Those that were heard, and have not come yet."""
 
     def open(self, after: Reading | None = None) -> None:
         """
@@ -125,7 +124,7 @@ class Notes:
             # In this order: the last thing that is done is to wake who waits for an answer.
             self._consumer.done(self._name, item.id)
             with self._opening:
-                was_heard = self._heard.pop(item.id, item) is None
+                was_heard = self._heard.forget(item.id)
             if not was_heard:
                 self._take(item, now)
 
@@ -144,9 +143,7 @@ class Notes:
                     note = self._opened(item, now)
                 except Untrusted:
                     return  # so is this; who reads it there says what is wrong with it
-                self._heard[note_id] = None
-                if len(self._heard) > _HEARD:
-                    self._heard.popitem(last=False)
+                self._heard.add(note_id)
             self._thank(node, note_id)
             self._obey(note)
         except BaseException:
@@ -159,7 +156,7 @@ class Notes:
             if isinstance(note, Outcome):
                 self._requests.finish(note)
             else:
-                self._heard.pop(note_id, None)  # and is read in the inbox
+                self._heard.forget(note_id)  # and is read in the inbox
 
     def give_up(self, item: Item, letter: Letter, now: int) -> None:
         self._consumer.done(self._name, item.id, letter)
